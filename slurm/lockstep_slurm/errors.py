@@ -1,0 +1,7 @@
+"""The base of every error that this part raises on purpose: each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class LockstepError(Exception):
+    """Something a person can act on; ``str()`` of it is one to three plain sentences."""

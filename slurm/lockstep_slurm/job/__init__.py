@@ -1,0 +1,1 @@
+"""A submission: its spec, its identity, and the script made of both."""

@@ -1,0 +1,260 @@
+"""The run directory: its layout, its making, and its readers (standard library only, Python >= 3.9).
+
+The layout is described in docs/files-of-a-job.md; who writes what is settled in docs/decisions/0001.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.job.identity import is_job_id
+
+SUBFOLDERS = ("claims", "rendezvous", "spool", "placement", "checkpoints", "exit", "logs")
+NOTES = "by-slurm-id"
+_CLAIM_NAME = re.compile(r"([0-9]{6})\.json")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class RunDirectoryError(LockstepError):
+    """A run directory that cannot be made, or is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who trains attempt ``attempt``; see docs/decisions/0002."""
+
+    attempt: int
+    fence: int
+    slurm_job_id: int | None
+    """None where there is no Slurm; ``local_id`` is set then."""
+    restart_count: int
+    cluster: str
+    node: str
+    nodes: tuple[str, ...]
+    ranks: int
+    host: str
+    pid: int
+    claimed: float
+    """Seconds since the epoch."""
+    step_id: int | None = None
+    """The Slurm job step (one ``srun``) whose ranks train; two steps of one job never share an attempt."""
+    local_id: str | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an attempt ended: ``code`` is the training's exit code, or None when ``signal`` ended it."""
+
+    attempt: int
+    fence: int
+    code: int | None
+    signal: int | None
+    rank: int
+    node: str
+    message: str | None
+    """One plain sentence, where there is something to say."""
+    ended: float
+    """Seconds since the epoch."""
+    version: int = 1
+
+    @property
+    def ok(self) -> bool:
+        """Whether the training ended with code 0."""
+        return self.code == 0
+
+
+_Record = TypeVar("_Record", Claim, Exit)
+
+
+def make_run_directory(runs: Path, job_id: str, spec_json: str, script: str, *, by_hand: bool) -> Path:
+    """Makes ``<runs>/<job_id>`` with the spec, the script and its origin, complete or not at all; returns its path.
+
+    Raises ``RunDirectoryError`` when it exists, when ``job_id`` is none, or when the file system refuses.
+    """
+    if not is_job_id(job_id):
+        raise RunDirectoryError(f"{job_id!r} is not a job id (a UUIDv7), so it names no run directory")
+    final = runs / job_id
+    partial = runs / f".{job_id}.{secrets.token_hex(4)}.partial"
+    try:
+        runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial.mkdir(mode=0o700)
+        try:
+            for name in SUBFOLDERS:
+                (partial / name).mkdir(mode=0o700)
+            write_whole(partial / "spec.json", spec_json)
+            write_whole(partial / "job.sbatch", script)
+            origin = {"version": 1, "job_id": job_id, "by_hand": by_hand, "created": time.time()}
+            write_whole(partial / "origin.json", json.dumps(origin))
+            # Renaming onto a folder that is not empty fails, so of two makers of one id the second is told.
+            partial.rename(final)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        why = "there is one already" if final.exists() else f"{error.strerror} ({error.filename})"
+        raise RunDirectoryError(f"cannot make the run directory {final}: {why}") from error
+    return final
+
+
+def check_run_directory(run: Path) -> Path:
+    """``run`` as an absolute path, when it is a whole run directory; else ``RunDirectoryError`` says what is missing."""
+    run = run.absolute()
+    if not run.is_dir():
+        raise RunDirectoryError(
+            f"{run} is not a folder that this node can see; run directories must be on a shared file system"
+        )
+    if not is_job_id(run.name):
+        raise RunDirectoryError(f"{run} is not a run directory: its name is not a job id")
+    for name in ("spec.json", "origin.json", "job.sbatch"):
+        if not (run / name).is_file():
+            raise RunDirectoryError(f"{run} is not a run directory: it has no {name}")
+    if missing := [name for name in SUBFOLDERS if not (run / name).is_dir()]:
+        raise RunDirectoryError(f"{run} is not a whole run directory: it lacks {', '.join(missing)}")
+    return run
+
+
+def write_note(runs: Path, cluster: str, slurm_job_id: int, job_id: str) -> None:
+    """Notes which run a job that was submitted by hand has made, so that its requeue finds it again."""
+    folder = runs / NOTES
+    folder.mkdir(mode=0o700, exist_ok=True)
+    write_whole(folder / _note_name(cluster, slurm_job_id), job_id)
+
+
+def read_note(runs: Path, cluster: str, slurm_job_id: int) -> str | None:
+    """The job id that was noted for this Slurm job, or None."""
+    try:
+        job_id = (runs / NOTES / _note_name(cluster, slurm_job_id)).read_text().strip()
+    except FileNotFoundError:
+        return None
+    return job_id if is_job_id(job_id) else None
+
+
+def _note_name(cluster: str, slurm_job_id: int) -> str:
+    return f"{file_name(cluster)}-{slurm_job_id}"
+
+
+def file_name(text: str) -> str:
+    """``text`` as a file's name; raises ``RunDirectoryError`` where it could leave its folder."""
+    if not _FILE_NAME.fullmatch(text):
+        raise RunDirectoryError(f"{text!r} cannot be a file's name: only letters, digits, '_', '.' and '-' are used")
+    return text
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes ``path`` so that a reader sees all of it or none: another name, flushed to disk, then renamed. Mode 0600."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def claim_file(run: Path, fence: int) -> Path:
+    """Where the claim with this fence is."""
+    return run / "claims" / f"{fence:06d}.json"
+
+
+def exit_file(run: Path, attempt: int) -> Path:
+    """Where the attempt's exit record is."""
+    return run / "exit" / f"{attempt}.json"
+
+
+def rendezvous_file(run: Path, attempt: int) -> Path:
+    """Where rank 0 says where the ranks of the attempt meet."""
+    return run / "rendezvous" / f"{attempt}.json"
+
+
+def placement_file(run: Path, attempt: int, node: str) -> Path:
+    """Where the node's local rank 0 says what was planned."""
+    return run / "placement" / str(attempt) / f"{file_name(node)}.json"
+
+
+def spool_file(run: Path, attempt: int, node: str) -> Path:
+    """Where the node's writer appends its records."""
+    return run / "spool" / str(attempt) / f"{file_name(node)}.jsonl"
+
+
+def spool_files(run: Path, attempt: int) -> list[Path]:
+    """The spools of an attempt, one a node, by node name."""
+    return sorted((run / "spool" / str(attempt)).glob("*.jsonl"))
+
+
+def spool_attempts(run: Path) -> list[int]:
+    """The attempts that left a spool, in order."""
+    return sorted(int(folder.name) for folder in (run / "spool").glob("*") if folder.name.isdecimal())
+
+
+def log_files(run: Path) -> list[Path]:
+    """The logs, oldest first."""
+    found = [(file.stat().st_mtime, file) for file in (run / "logs").glob("*.log")]
+    return [file for _, file in sorted(found)]
+
+
+def read_claims(run: Path) -> list[Claim]:
+    """The claims, lowest fence first; one that cannot be read is an error, since nothing may be decided without it."""
+    claims = []
+    for _, path in _claim_files(run):
+        document = _read_document(path)
+        document["nodes"] = tuple(document.get("nodes", ()))
+        claims.append(_made(Claim, document, path))
+    return claims
+
+
+def newest_fence(run: Path) -> int:
+    """The highest fence that was claimed, 0 where none was. One directory listing."""
+    return max((fence for fence, _ in _claim_files(run)), default=0)
+
+
+def read_exit(run: Path, attempt: int) -> Exit | None:
+    """How the attempt ended, or None where no exit record was written (yet)."""
+    path = exit_file(run, attempt)
+    try:
+        return _made(Exit, _read_document(path), path)
+    except FileNotFoundError:
+        return None
+
+
+def as_json(record: Claim | Exit) -> str:
+    """A claim or an exit record as the text of its file."""
+    return json.dumps(asdict(record))
+
+
+def _claim_files(run: Path) -> list[tuple[int, Path]]:
+    folder = run / "claims"
+    found = ((_CLAIM_NAME.fullmatch(name), name) for name in os.listdir(folder))  # noqa: PTH208 - names are all that is needed
+    return sorted((int(match.group(1)), folder / name) for match, name in found if match)
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RunDirectoryError(f"{path} is not a JSON object")
+    return document
+
+
+def _made(kind: type[_Record], document: dict[str, Any], path: Path) -> _Record:
+    """An instance of a dataclass from a document; unknown keys are left out, as the format promises."""
+    known = {field.name for field in fields(kind)}
+    try:
+        return kind(**{key: value for key, value in document.items() if key in known})
+    except TypeError as error:
+        raise RunDirectoryError(f"{path} lacks a key: {error}") from error

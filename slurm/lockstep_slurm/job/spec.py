@@ -1,0 +1,188 @@
+"""``JobSpec``: the one model of a submission, from which the REST body, the TOML file and the script header come."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+MODELS = ("digits-cnn", "digits-mlp", "resnet50")
+DATA = ("digits", "synthetic-imagenet")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
+_WORD = r"^[A-Za-z0-9][A-Za-z0-9_.+@:/-]*$"
+
+
+def _plain(text: str) -> str:
+    """Refuses control characters: in a script header, a newline would end the directive and start a command."""
+    if found := _CONTROL.search(text):
+        raise ValueError(f"has the control character {found.group()!r} at position {found.start()}; remove it")
+    return text
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"is {text!r}, which is relative; give the absolute path that compute nodes see")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_plain), Field(min_length=1, max_length=4096)]
+"""Text on one line, without control characters."""
+Word = Annotated[str, Field(min_length=1, max_length=128, pattern=_WORD)]
+"""One word of Slurm's: a partition, an account, a QOS, a reservation."""
+AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
+JobName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")]
+TimeLimit = Annotated[str, Field(pattern=r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d{1,2}(:\d{2}){0,2})$")]
+BeginTime = Annotated[
+    str, Field(pattern=r"^(now(\+\d+(seconds|minutes|hours|days|weeks)?)?|\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?)$")
+]
+
+
+class Section(BaseModel):
+    """A part of the spec; a key it does not know is an error, so that a typing mistake is never a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+class Environment(Section):
+    """What a rank finds around it: which Python, which variables, which set-up."""
+
+    venv: AbsolutePath | None = Field(
+        None, description="The virtual environment of the ranks; by default the one that holds `lockstep`"
+    )
+    variables: dict[VariableName, Line] = Field(
+        default_factory=dict, description="Set for every rank, nothing else leaks in"
+    )
+    setup_file: AbsolutePath | None = Field(
+        None, description="A shell script of the user's own, sourced as the user before the ranks start"
+    )
+
+    @model_validator(mode="after")
+    def _ours_are_ours(self) -> Environment:
+        for name in self.variables:
+            if name.startswith(("SLURM_", "SBATCH_", "PMI", "LOCKSTEP_", "HOROVOD_")):
+                raise ValueError(f"variables.{name}: this prefix belongs to the launcher; choose another name")
+        return self
+
+
+class Training(Section):
+    """What is trained: one of the built-in recipes (`model` and `data`), or a `script` of the user's own."""
+
+    model: Literal["digits-cnn", "digits-mlp", "resnet50"] | None = Field(None, description="A built-in model")
+    data: Literal["digits", "synthetic-imagenet"] | None = Field(
+        None, description="What the built-in model learns from"
+    )
+    script: AbsolutePath | None = Field(
+        None, description="A Python file of the user's own, in place of `model` and `data`"
+    )
+    arguments: list[Line] = Field(
+        default_factory=list, max_length=256, description="The script's arguments, one by one"
+    )
+    epochs: int = Field(1, ge=1, le=100_000, description="Passes over the data")
+    steps_per_epoch: int | None = Field(
+        None, ge=1, description="Steps in an epoch of synthetic data, or a cap for real data"
+    )
+    batch_size: int = Field(32, ge=1, le=1_000_000, description="Samples per rank and step")
+    learning_rate: float = Field(
+        0.05, gt=0, le=1e3, allow_inf_nan=False, description="Of the whole job, not scaled by ranks"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, allow_inf_nan=False)
+    weight_decay: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate grows from 0")
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the model's first parameters and the data's order")
+
+    @model_validator(mode="after")
+    def _recipe_or_script(self) -> Training:
+        if self.script is None and self.model is None:
+            raise ValueError(f"needs `model` (one of {', '.join(MODELS)}) or `script` (an absolute path)")
+        if self.script is not None and (self.model or self.data):
+            raise ValueError("has both `script` and `model`/`data`; keep one")
+        if self.script is None and self.arguments:
+            raise ValueError("`arguments` are for a `script`; a built-in model has none")
+        if self.model is not None:
+            fits = {"digits-cnn": "digits", "digits-mlp": "digits", "resnet50": "synthetic-imagenet"}[self.model]
+            if self.data is None:
+                raise ValueError(f'model {self.model!r} needs `data`; it learns from "{fits}"')
+            if self.data != fits:
+                raise ValueError(f'model {self.model!r} does not fit data {self.data!r}; it learns from "{fits}"')
+        return self
+
+
+class Resources(Section):
+    """What Slurm is asked for; names and forms are sbatch's own (man sbatch, 22.05)."""
+
+    nodes: int = Field(1, ge=1, le=65_536)
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    reservation: Word | None = None
+    constraint: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.&|()\[\]*,-]+$", max_length=256)] | None = None
+    mem: Memory | None = Field(None, description="Memory per node, such as 4G")
+    time: TimeLimit | None = Field(None, description="Limit, in a form of sbatch's such as 30, 1:00:00 or 1-12")
+    exclusive: bool = Field(False, description="Whole nodes: all CPUs and, unless `mem` says otherwise, all memory")  # noqa: FBT003
+    requeue: bool = Field(True, description="Whether Slurm may start the job again after a node failure")  # noqa: FBT003
+    mail_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=254)] | None = None
+    mail_type: list[Literal["BEGIN", "END", "FAIL", "REQUEUE", "ALL", "TIME_LIMIT"]] = Field(default_factory=list)
+    begin: BeginTime | None = Field(None, description="Not before, such as 2026-12-01T08:00 or now+2hours")
+
+    @model_validator(mode="after")
+    def _mail_needs_a_reader(self) -> Resources:
+        if self.mail_type and self.mail_user is None:
+            raise ValueError("mail_type is set without mail_user; say who reads it")
+        return self
+
+
+class PlacementSpec(Section):
+    """How many ranks share a node, and what each gets of it."""
+
+    ranks_per_node: int = Field(1, ge=1, le=1024)
+    cpus_per_rank: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="CPUs asked for each rank; by default 1, or with `exclusive` a fair share of the node",
+    )
+    communication_cpus: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        "auto", description="CPUs per rank kept for communication threads; auto: one where a rank has 4 or more"
+    )
+
+    @model_validator(mode="after")
+    def _something_must_compute(self) -> PlacementSpec:
+        wanted = self.communication_cpus
+        if isinstance(wanted, int) and self.cpus_per_rank is not None and wanted >= self.cpus_per_rank:
+            raise ValueError(
+                f"communication_cpus is {wanted} of cpus_per_rank {self.cpus_per_rank}: no CPU would be left "
+                f"to compute on; ask for at least {wanted + 1} CPUs per rank"
+            )
+        return self
+
+
+class Communication(Section):
+    """How gradients travel."""
+
+    backend: Literal["gloo"] = Field("gloo", description="What carries Horovod's collectives")
+    cycle_time_ms: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False, description="HOROVOD_CYCLE_TIME")
+    fusion_threshold_mib: int = Field(64, ge=0, le=4096, description="HOROVOD_FUSION_THRESHOLD, in MiB")
+    interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:@-]{1,15}$")] | None = Field(
+        None, description="The network interface of every node; by default the one that holds the node's own address"
+    )
+
+
+class JobSpec(Section):
+    """One submission. Everything that Lockstep does with a job follows from this and from the site."""
+
+    name: JobName = Field(
+        "training", description="For people: letters, digits, '_', '.' and '-', starting with a letter or digit"
+    )
+    environment: Environment = Field(default_factory=lambda: Environment.model_validate({}))
+    training: Training
+    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
+    placement: PlacementSpec = Field(default_factory=lambda: PlacementSpec.model_validate({}))
+    communication: Communication = Field(default_factory=lambda: Communication.model_validate({}))
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the whole job."""
+        return self.resources.nodes * self.placement.ranks_per_node

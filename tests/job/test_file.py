@@ -1,0 +1,90 @@
+"""Reading a spec: what is wrong, where, and what to do; nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lockstep_slurm.job.file import SpecError, read
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+GOOD = '[training]\nmodel = "digits-cnn"\ndata = "digits"\n'
+
+
+def problems_of(tmp_path: Path, text: str | bytes, *settings: str) -> dict[str, str]:
+    file = tmp_path / "job.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SpecError) as caught:
+        read(file, settings)
+    assert str(caught.value).startswith((str(file), "--set"))
+    return dict(caught.value.problems)
+
+
+def test_every_example_is_a_valid_spec() -> None:
+    files = sorted(EXAMPLES.rglob("*.toml"))
+    assert len(files) >= 3
+    for file in files:
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "words"),
+    [
+        ('[training]\nmodel = "lenet"\ndata = "digits"\n', "training.model", "'lenet' is not known; use 'digits-cnn'"),
+        ('[training]\nmodel = "digits-cnn"\n', "training", "needs `data`"),
+        ('[training]\nmodel = "digits-cnn"\ndata = "synthetic-imagenet"\n', "training", "does not fit"),
+        ("[training]\nepochs = 3\n", "training", "needs `model`"),
+        ('[training]\nscript = "/a.py"\nmodel = "digits-cnn"\n', "training", "keep one"),
+        (GOOD + "[resources]\nnodes = 0\n", "resources.nodes", "not 0"),
+        (GOOD + "[resources]\nnodes = -1\n", "resources.nodes", "not -1"),
+        ('name = "two\\nlines"\n' + GOOD, "name", "form"),
+        ('name = "-rf"\n' + GOOD, "name", "form"),
+        (GOOD + "[resources]\nnode = 2\n", "resources.node", "unknown key 'node'; known here: account"),
+        ("nodes = 2\n" + GOOD, "nodes", "unknown key 'nodes'; known here: communication"),
+        (GOOD + '[environment.variables]\nA = "x\\ny"\n', "environment.variables.A", "control character"),
+        (GOOD + '[environment.variables]\nSLURM_X = "1"\n', "environment", "belongs to the launcher"),
+        (GOOD + '[resources]\npartition = "a --wrap"\n', "resources.partition", "form"),
+        (GOOD + '[resources]\ntime = "soon"\n', "resources.time", "form"),
+        (GOOD + '[resources]\nmail_type = ["END"]\n', "resources", "without mail_user"),
+        (GOOD + "[placement]\ncpus_per_rank = 2\ncommunication_cpus = 2\n", "placement", "no CPU would be left"),
+        ("x = = 1\n", "", "not valid TOML"),
+        (b'name = "\xff"\n', "", "not UTF-8: byte 0xff in line 1"),
+    ],
+)
+def test_bad_input_says_where_and_what_to_do(tmp_path: Path, text: str | bytes, where: str, words: str) -> None:
+    found = problems_of(tmp_path, text)
+    assert where in found
+    assert words in found[where]
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    found = problems_of(tmp_path, GOOD + '[resources]\nnodes = 0\ntime = "x"\n[placement]\nranks_per_node = 0\n')
+    assert set(found) == {"resources.nodes", "resources.time", "placement.ranks_per_node"}
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read: No such file"):
+        read(tmp_path / "none.toml")
+
+
+def test_settings_go_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(GOOD)
+    spec = read(
+        file, ["resources.nodes=4", "name=trial", "resources.exclusive=true", 'resources.mail_user="a@b.example"']
+    )
+    assert (spec.resources.nodes, spec.name, spec.resources.exclusive) == (4, "trial", True)
+    assert problems_of(tmp_path, GOOD, "resources.nodes") == {
+        "": "'resources.nodes' is not of the form key=value, such as resources.nodes=4"
+    }
+    assert "is a value in the file" in problems_of(tmp_path, GOOD, "training.model.x=1")["training.model.x"]
+    assert "resources.nodes" in problems_of(tmp_path, GOOD, "resources.nodes=many")
+
+
+def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text('[training]\nscript = "train.py"\n[environment]\nsetup_file = "set/up.sh"\n')
+    spec = read(file)
+    assert spec.training.script == str(tmp_path / "train.py")
+    assert spec.environment.setup_file == str(tmp_path / "set/up.sh")

@@ -1,0 +1,141 @@
+"""The batch script: text is data in it, it is the same by hand, and Slurm reads its header as it was meant."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lockstep_slurm.job.identity import is_job_id, job_id_of, new_job_id, slurm_name
+from lockstep_slurm.job.script import ScriptSite, directives, render
+from lockstep_slurm.job.spec import JobSpec
+
+SITE = ScriptSite(python="/opt/lockstep/bin/python", runs="/scratch/runs")
+# What a spec may hold: any text on one line. Control characters are refused by the model, which has its own test.
+lines = st.text(
+    st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="\u2028\u2029"), min_size=1, max_size=60
+)
+
+
+def spec_of(**sections: Any) -> JobSpec:
+    return JobSpec.model_validate({"training": {"model": "digits-cnn", "data": "digits"}} | sections)
+
+
+@pytest.fixture(scope="session")
+def dumping_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stands where a rank's Python would: prints what reaches it, so that quoting can be seen from outside."""
+    file = tmp_path_factory.mktemp("python") / "python"
+    file.write_text(
+        "#!/bin/bash\n[[ $1 == -c ]] && exit 0\n"
+        '[[ $2 == lockstep_worker.rundir ]] && { cat > "$SEEN/spec"; echo "$SEEN"; exit; }\n'
+        'env -0 > "$SEEN/env"\n'
+    )
+    file.chmod(0o755)
+    return file
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(lines, min_size=1, max_size=4), arguments=st.lists(lines, max_size=3))
+def test_text_reaches_the_rank_unchanged_and_is_never_run(
+    values: list[str], arguments: list[str], dumping_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    seen = tmp_path_factory.mktemp("seen")
+    (seen / "logs").mkdir()
+    variables = {f"V{i}": value for i, value in enumerate(values)}
+    spec = spec_of(environment={"variables": variables}, training={"script": "/a b/$(x)'.py", "arguments": arguments})
+    script = seen / "job.sbatch"
+    script.write_text(render(spec, ScriptSite(str(dumping_python), str(seen))))
+    done = subprocess.run(
+        ["bash", script], env={"PATH": "/usr/bin:/bin", "SEEN": str(seen)}, capture_output=True, check=True, cwd=seen
+    )
+    assert done.stderr == b""
+    environment = dict(pair.split("=", 1) for pair in (seen / "env").read_text().split("\0") if pair)
+    assert {name: environment[name] for name in variables} == variables
+    assert JobSpec.model_validate(json.loads((seen / "spec").read_text())) == spec
+
+
+def test_the_header_cannot_be_left_by_any_value() -> None:
+    spec = spec_of(
+        resources={"partition": "main", "constraint": "a&b", "mail_user": "a@b.example", "mail_type": ["END"]}
+    )
+    header = [line for line in render(spec, SITE).splitlines() if line.startswith("#SBATCH")]
+    assert header == [f"#SBATCH --{o}" + ("" if v is None else f"={v}") for o, v in directives(spec)]
+
+
+def test_a_script_printed_by_hand_carries_no_job_id() -> None:
+    assert render(spec_of(), SITE) == render(spec_of(), SITE)
+
+
+def test_whole_nodes_come_with_all_their_memory() -> None:
+    assert ("mem", "0") in directives(spec_of(resources={"exclusive": True}))
+    assert ("mem", "4G") in directives(spec_of(resources={"exclusive": True, "mem": "4G"}))
+
+
+def test_cpus_are_on_the_srun_line() -> None:
+    assert "--cpus-per-task=3 " in render(spec_of(placement={"cpus_per_rank": 3}), SITE)
+    assert "--cpus-per-task=1 " in render(spec_of(), SITE)
+    assert "--cpus-per-task=$((SLURM_CPUS_ON_NODE / 2)) " in render(
+        spec_of(placement={"ranks_per_node": 2}, resources={"exclusive": True}), SITE
+    )
+
+
+def test_a_venv_of_the_users_replaces_the_sites_python() -> None:
+    assert "python=/home/me/venv/bin/python\n" in render(spec_of(environment={"venv": "/home/me/venv/"}), SITE)
+
+
+def test_a_python_without_the_worker_is_said_plainly(tmp_path: Path) -> None:
+    script = tmp_path / "job.sbatch"
+    script.write_text(render(spec_of(), ScriptSite("/nowhere/python", str(tmp_path))))
+    done = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert done.returncode == 78
+    assert "/nowhere/python" in done.stderr
+    assert "install lockstep[worker]" in done.stderr
+
+
+def test_job_ids_sort_by_time_and_are_found_in_slurms_names() -> None:
+    ids = [new_job_id() for _ in range(50)]
+    assert all(map(is_job_id, ids))
+    assert [i[:13] for i in ids] == sorted(i[:13] for i in ids)
+    assert job_id_of(slurm_name("a.b-c", ids[0])) == ids[0]
+    assert job_id_of("someone-elses-job") is None
+    assert not is_job_id("../../etc")
+
+
+def test_slurm_reads_the_header_as_it_was_meant(cluster: Any, tmp_path: Path) -> None:
+    spec = spec_of(
+        name="header.test",
+        resources={
+            "nodes": 2, "partition": "main", "time": "1:30:00", "requeue": False, "begin": "now+2hours",
+            "mail_user": "a@b.example", "mail_type": ["END", "FAIL"], "mem": "100M",
+        },
+        placement={"cpus_per_rank": 1},
+    )  # fmt: skip
+    script = tmp_path / "job.sbatch"
+    script.write_text(render(spec, SITE))
+    environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "SLURM_CONF": str(cluster.slurm_conf)}
+
+    def slurm(*argv: str) -> str:
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+    job = slurm("sbatch", "--parsable", "--hold", str(script)).strip()
+    try:
+        shown = dict(
+            pair.split("=", 1) for pair in slurm("scontrol", "show", "job", job, "--oneliner").split() if "=" in pair
+        )
+    finally:
+        slurm("scancel", job)
+    assert shown["JobName"] == "header.test"
+    assert shown["NumNodes"] == "2"
+    assert shown["Partition"] == "main"
+    assert shown["TimeLimit"] == "01:30:00"
+    assert shown["Requeue"] == "0"
+    assert shown["MailType"] == "END,FAIL"
+    assert shown["MailUser"] == "a@b.example"
+    assert shown["MinMemoryNode"] == "100M"
+    assert shown["CPUs/Task"] == "1"
+    assert shown["NtasksPerN:B:S:C"].startswith("1:")
