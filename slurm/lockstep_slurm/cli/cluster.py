@@ -1,0 +1,93 @@
+"""``lockstep cluster up``, ``status`` and ``down``: a real Slurm on this one machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from lockstep_slurm.cli.home import home
+from lockstep_slurm.cli.output import Exit, console, errors, print_json
+
+if TYPE_CHECKING:
+    from lockstep_slurm.cluster import ClusterInfo, ClusterStatus
+
+app = typer.Typer(help="A real Slurm on this machine, for development, tests and the demo.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Option(help="Clusters of different names run side by side.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
+
+
+def _folder(name: str) -> Path:
+    from lockstep_slurm.cluster import cluster_folder
+
+    return cluster_folder(name, home())
+
+
+@app.command()
+def up(
+    *,
+    nodes: Annotated[int, typer.Option(help="How many nodes (slurmd) to run.")] = 2,
+    name: Name = "default",
+    min_job_age: Annotated[int, typer.Option(min=2, help="Seconds for which Slurm remembers an ended job.")] = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Bring up munged, slurmctld and the nodes, and wait until all nodes are idle. Needs root."""
+    from lockstep_slurm import cluster
+
+    with errors.status(f"Bringing up cluster {name!r} with {nodes} nodes"):
+        info = cluster.up(name, nodes, _folder(name), min_job_age=min_job_age)
+    if as_json:
+        print_json(_as_json(info))
+        return
+    verb = "runs already" if info.already_running else "is up"
+    console.print(f"Cluster {name!r} {verb}: {len(info.nodes)} nodes, {info.folder}", markup=False, soft_wrap=True)
+    _warn(info.warnings)
+    console.print(f"export SLURM_CONF={info.slurm_conf}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def status(*, name: Name = "default", as_json: AsJson = False) -> None:
+    """Show the nodes, and the line that lets Slurm's own commands reach them. Exits 1 when not everything runs."""
+    from lockstep_slurm import cluster
+
+    found = cluster.status(_folder(name))
+    if as_json:
+        print_json(_as_json(found) | {"running": found.running})
+    else:
+        table = Table("node", "state", "slurmd", "CPUs of its own")
+        for node in found.nodes:
+            cpus = ",".join(str(cpu) for cpu in node.cpus)
+            table.add_row(node.name, node.state, "runs" if node.daemon else "does not run", cpus)
+        console.print(table)
+        for problem in found.problems:
+            errors.print(problem, style="red", markup=False)
+        _warn(found.warnings)
+        console.print(f"export SLURM_CONF={found.slurm_conf}", markup=False, soft_wrap=True)
+    raise typer.Exit(Exit.WELL if found.running else Exit.BADLY)
+
+
+@app.command()
+def down(*, name: Name = "default", as_json: AsJson = False) -> None:
+    """Cancel the cluster's jobs and end its daemons; logs, job ids and completion records stay."""
+    from lockstep_slurm import cluster
+
+    with errors.status(f"Ending cluster {name!r}"):
+        ran = cluster.down(_folder(name))
+    if as_json:
+        print_json({"name": name, "ended": ran})
+    else:
+        said = "has ended" if ran else "was not running"
+        console.print(f"Cluster {name!r} {said}.", markup=False)
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        errors.print(f"warning: {warning}", style="yellow", markup=False)
+
+
+def _as_json(value: ClusterInfo | ClusterStatus) -> dict[str, Any]:
+    return {key: str(item) if isinstance(item, Path) else item for key, item in asdict(value).items()}

@@ -1,0 +1,17 @@
+"""A real Slurm on one machine, for development, tests and the demo: its daemons and all their files in one folder."""
+
+from lockstep_slurm.cluster.cores import NodeCores
+from lockstep_slurm.cluster.info import ClusterError, ClusterInfo, ClusterStatus, NodeStatus, cluster_folder
+from lockstep_slurm.cluster.lifecycle import down, status, up
+
+__all__ = [
+    "ClusterError",
+    "ClusterInfo",
+    "ClusterStatus",
+    "NodeCores",
+    "NodeStatus",
+    "cluster_folder",
+    "down",
+    "status",
+    "up",
+]
