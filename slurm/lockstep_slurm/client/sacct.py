@@ -1,0 +1,68 @@
+"""``sacct``: what the accounting database says of jobs, where a cluster has one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lockstep_slurm.client import values
+from lockstep_slurm.client.protocol import SlurmJob
+from lockstep_slurm.client.runner import Runner
+from lockstep_slurm.client.squeue import EPOCH, UNIT
+
+FIELDS = ("JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "JobName")
+FIND_SINCE = "now-30days"
+"""How far back a look-up by name goes: a name is looked up soon after a submit whose answer was lost."""
+
+
+def by_id(runner: Runner, user: str, ids: Sequence[int]) -> list[SlurmJob]:
+    """What accounting says of these jobs, every restart of its own, oldest first."""
+    return _ask(runner, user, [f"--jobs={','.join(str(one) for one in ids)}"])
+
+
+def by_name(runner: Runner, user: str, name: str) -> list[SlurmJob]:
+    """What accounting says of the jobs of exactly this name in the last 30 days, oldest first."""
+    only = [] if "," in name else [f"--name={name}"]
+    return [job for job in _ask(runner, user, [*only, f"--starttime={FIND_SINCE}"]) if job.name == name]
+
+
+def _ask(runner: Runner, user: str, selection: list[str]) -> list[SlurmJob]:
+    argv = ["sacct", "--noheader", "--allocations", "--duplicates", f"--user={user}", *selection]
+    argv += ["--parsable2", f"--delimiter={UNIT}", f"--format={','.join(FIELDS)}"]
+    return parse(runner.ask(argv, extra=EPOCH))
+
+
+def parse(out: str) -> list[SlurmJob]:
+    """The jobs of sacct's answer, oldest first. 22.05 does not print restarts: they are counted, per job and name."""
+    rows = []
+    for line in out.split("\n"):
+        texts = line.split(UNIT)
+        if len(texts) == len(FIELDS) and texts[0].isdigit():
+            rows.append(dict(zip(FIELDS, texts, strict=True)))
+    rows.sort(key=lambda row: int(row["Submit"]) if row["Submit"].isdigit() else 0)
+    earlier: Counter[tuple[str, str]] = Counter()
+    found = []
+    for row in rows:
+        key = (row["JobIDRaw"], row["JobName"])
+        found.append(_job(row, earlier[key]))
+        earlier[key] += 1
+    return found
+
+
+def _job(row: dict[str, str], restarts: int) -> SlurmJob:
+    state, flags = values.job_state(row["State"])
+    ended = values.has_ended(state)
+    code, number = values.code_and_signal(row["ExitCode"]) if ended else (None, None)
+    return SlurmJob(
+        id=int(row["JobIDRaw"]),
+        name=row["JobName"],
+        state=state,
+        flags=flags,
+        nodes=values.host_names(row["NodeList"]),
+        restarts=restarts,
+        exit_code=code,
+        exit_signal=number,
+        submitted=values.epoch(row["Submit"]),
+        started=values.epoch(row["Start"]),
+        ended=values.epoch(row["End"]) if ended else None,
+    )

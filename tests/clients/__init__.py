@@ -1,0 +1,1 @@
+"""The contract of the Slurm clients, and what each keeps besides."""
