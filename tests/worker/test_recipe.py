@@ -1,0 +1,114 @@
+"""The parts of the built-in recipe: who trains on what, with which rate, on which models and data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep_slurm.job import spec
+from lockstep_worker import data, models
+from lockstep_worker.data.sharding import batch, shard, steps_in
+from lockstep_worker.recipe import Recipe
+from lockstep_worker.training import totals_of
+
+
+@given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 200), st.integers(0, 3), st.integers(0, 5))
+def test_ranks_divide_the_batches_of_one_rank(ranks: int, size: int, samples: int, epoch: int, seed: int) -> None:
+    steps = steps_in(samples, size, ranks)
+    assert steps == steps_in(samples, size * ranks, 1)
+    seen = []
+    for step in range(steps):
+        parts = [batch(samples, epoch, step, batch_size=size, rank=r, ranks=ranks, seed=seed) for r in range(ranks)]
+        whole = batch(samples, epoch, step, batch_size=size * ranks, rank=0, ranks=1, seed=seed)
+        assert torch.cat(parts).tolist() == whole.tolist()
+        seen += whole.tolist()
+    assert len(seen) == len(set(seen)), "a sample came twice in one epoch"
+    assert samples - len(seen) < size * ranks
+
+
+def test_epochs_have_different_orders_and_leave_out_different_samples() -> None:
+    def epoch(number: int) -> list[int]:
+        return [
+            i for step in range(3) for i in batch(100, number, step, batch_size=32, rank=0, ranks=1, seed=0).tolist()
+        ]
+
+    assert epoch(0) == epoch(0)
+    assert set(epoch(0)) != set(epoch(1))
+
+
+@given(st.integers(0, 500), st.integers(1, 9))
+def test_every_held_out_sample_is_evaluated_once(samples: int, ranks: int) -> None:
+    shares = [shard(samples, rank=rank, ranks=ranks).tolist() for rank in range(ranks)]
+    assert sorted(index for share in shares for index in share) == list(range(samples))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_totals_add_up_over_any_division_and_a_rank_without_samples_adds_nothing() -> None:
+    digits, model = data.load(Recipe("any", "digits"), ranks=1), models.build("digits-mlp")
+    whole = totals_of(model, digits, shard(360, rank=0, ranks=1), 128)
+    parts = [totals_of(model, digits, shard(360, rank=rank, ranks=7), 16) for rank in range(7)]
+    assert [sum(column) for column in zip(*parts, strict=True)] == pytest.approx(whole)
+    synthetic = data.load(Recipe("any", "synthetic-imagenet"), ranks=1)
+    assert totals_of(models.build("resnet50"), synthetic, shard(16, rank=20, ranks=32), 128) == (0, 0, 0)
+
+
+def test_a_recipes_defaults_are_the_specs() -> None:
+    submitted = spec.Training(model="digits-mlp", data="digits")
+    assert Recipe.parse(submitted.model_dump()) == Recipe("digits-mlp", "digits")
+    assert Recipe.parse(submitted.model_dump(exclude_none=True)) == Recipe("digits-mlp", "digits")
+
+
+def test_every_model_and_data_of_the_spec_can_be_had() -> None:
+    for name in spec.MODELS:
+        assert isinstance(models.build(name), torch.nn.Module)
+    for name in spec.DATA:
+        assert data.load(Recipe("any", name, steps_per_epoch=2), ranks=2).train > 0
+    with pytest.raises(ValueError, match="no model"):
+        models.build("other")
+    with pytest.raises(ValueError, match="no data"):
+        data.load(Recipe("any", "other"), ranks=1)
+
+
+def test_the_learning_rate_warms_up_linearly() -> None:
+    recipe = Recipe("any", "any", learning_rate=0.4, warmup_steps=4)
+    assert [recipe.learning_rate_at(step) for step in range(6)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
+    assert Recipe("any", "any", learning_rate=0.4).learning_rate_at(0) == 0.4
+
+
+def test_resnet50_is_the_published_one() -> None:
+    model = models.build("resnet50")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 25_557_032
+    assert sum(isinstance(module, torch.nn.Conv2d) for module in model.modules()) == 53
+    model.eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+
+
+def test_digits_are_real_split_once_and_disjoint() -> None:
+    digits = data.load(Recipe("any", "digits"), ranks=1)
+    assert (digits.train, digits.held_out) == (1437, 360)
+    train, _ = digits.train_batch(torch.arange(digits.train))
+    held_out, classes = digits.held_out_batch(torch.arange(digits.held_out))
+    assert train.shape[1:] == held_out.shape[1:] == (1, 8, 8)
+    assert -1 <= train.min() < train.max() <= 1
+    assert set(classes.tolist()) == set(range(10))
+    everything, _ = torch.cat([train, held_out]).flatten(1).sort(dim=0)
+    again, _ = (
+        torch.cat([data.load(Recipe("any", "digits"), 2).train_batch(torch.arange(1437))[0], held_out])
+        .flatten(1)
+        .sort(dim=0)
+    )
+    assert torch.equal(everything, again)
+
+
+def test_synthetic_images_are_the_same_on_every_rank() -> None:
+    one, other = (data.load(Recipe("any", "synthetic-imagenet", steps_per_epoch=3, batch_size=2), 2) for _ in range(2))
+    assert one.train == 12
+    images, classes = one.train_batch(torch.tensor([3, 11]))
+    assert images.shape == (2, 3, 224, 224)
+    assert classes.tolist() == [3, 11]
+    assert torch.equal(images, other.train_batch(torch.tensor([3, 11]))[0])
+    assert not torch.equal(images[0], images[1])
+    assert not torch.equal(one.held_out_batch(torch.tensor([0]))[0], one.train_batch(torch.tensor([0]))[0])

@@ -1,0 +1,118 @@
+"""The run directory: made whole or not at all, found again by a requeue, read with what a later version adds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lockstep_slurm.job import rundir
+from lockstep_slurm.job.identity import is_job_id, new_job_id
+from lockstep_slurm.job.rundir import RunDirectoryError, make_run_directory
+from support.ranks import base_environment
+
+
+def test_it_is_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
+    job_id = new_job_id()
+    run = make_run_directory(tmp_path / "runs", job_id, '{"name": "x"}', "#!/bin/bash\n", by_hand=False)
+    assert run == tmp_path / "runs" / job_id
+    assert rundir.check_run_directory(run) == run
+    assert (run / "job.sbatch").read_text() == "#!/bin/bash\n"
+    assert json.loads((run / "origin.json").read_text())["by_hand"] is False
+    for path in (run, *run.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_of_two_makers_of_one_id_one_is_told(tmp_path: Path) -> None:
+    job_id = new_job_id()
+
+    def make(number: int) -> bool:
+        try:
+            make_run_directory(tmp_path, job_id, "{}", f"#!/bin/bash\n# {number}\n", by_hand=False)
+        except RunDirectoryError as error:
+            assert "there is one already" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(make, range(8))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [job_id]  # no partial folder is left
+
+
+def test_an_id_that_could_leave_the_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="not a job id"):
+        make_run_directory(tmp_path, "../elsewhere", "{}", "", by_hand=False)
+    with pytest.raises(RunDirectoryError, match="cannot be a file's name"):
+        rundir.spool_file(tmp_path, 1, "../../node1")
+
+
+def test_a_folder_that_lacks_something_is_said_to(tmp_path: Path) -> None:
+    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
+    (run / "claims").rmdir()
+    with pytest.raises(RunDirectoryError, match="lacks claims"):
+        rundir.check_run_directory(run)
+    with pytest.raises(RunDirectoryError, match="not a folder"):
+        rundir.check_run_directory(tmp_path / "absent")
+
+
+def test_readers_ignore_keys_that_they_do_not_know(tmp_path: Path) -> None:
+    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
+    ended = rundir.Exit(1, 1, None, 9, 1, "node2", "rank 1 was ended", 5.0)
+    rundir.write_whole(
+        rundir.exit_file(run, 1), json.dumps({**json.loads(rundir.as_json(ended)), "of_a_later_version": 1})
+    )
+    assert rundir.read_exit(run, 1) == ended
+    assert rundir.read_exit(run, 2) is None
+    assert not ended.ok
+
+
+def test_a_torn_claim_is_an_error_and_not_an_absence(tmp_path: Path) -> None:
+    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
+    rundir.claim_file(run, 1).write_text('{"attempt": 1')
+    with pytest.raises(RunDirectoryError, match="not JSON"):
+        rundir.read_claims(run)
+
+
+class TestCommand:
+    """``python -m lockstep_worker.rundir``, as the batch script calls it."""
+
+    @pytest.fixture
+    def script(self, tmp_path: Path) -> Path:
+        path = tmp_path / "slurm_script"
+        path.write_bytes(b"#!/bin/bash\n# as it ran: \xc3\xa9\n")
+        return path
+
+    def find(self, runs: Path, script: Path, *arguments: str, **slurm: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lockstep_worker.rundir", "--runs", str(runs), "--spec-file", "/dev/stdin",
+             "--script", str(script), *arguments],
+            input='{"training": {}}', capture_output=True, text=True, env=base_environment() | slurm, check=False,
+        )  # fmt: skip
+
+    def test_by_hand_each_start_makes_its_own(self, tmp_path: Path, script: Path) -> None:
+        made = [self.find(tmp_path / "runs", script).stdout.strip() for _ in range(2)]
+        assert made[0] != made[1]
+        for path in map(Path, made):
+            assert is_job_id(path.name)
+            assert (path / "job.sbatch").read_bytes() == script.read_bytes()
+            assert json.loads((path / "origin.json").read_text())["by_hand"] is True
+
+    def test_a_requeue_keeps_it_and_a_reused_slurm_id_does_not(self, tmp_path: Path, script: Path) -> None:
+        runs, slurm = tmp_path / "runs", {"SLURM_JOB_ID": "12", "SLURM_CLUSTER_NAME": "site"}
+        first = self.find(runs, script, **slurm).stdout
+        assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1").stdout == first
+        assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="2").stdout == first
+        reused = self.find(runs, script, **slurm, SLURM_RESTART_COUNT="0").stdout
+        assert reused != first
+        assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1").stdout == reused
+
+    def test_one_that_the_service_made_is_only_checked(self, tmp_path: Path, script: Path) -> None:
+        run = make_run_directory(tmp_path / "runs", new_job_id(), "{}", "", by_hand=False)
+        assert self.find(tmp_path / "runs", script, "--run", str(run), SLURM_JOB_ID="3").stdout.strip() == str(run)
+        absent = self.find(tmp_path / "runs", script, "--run", str(tmp_path / "nothing"))
+        assert absent.returncode == 78
+        assert "not a folder that this node can see" in absent.stderr

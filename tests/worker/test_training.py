@@ -1,0 +1,297 @@
+"""Real Horovod ranks: equal parameters, the mathematics of one rank, an accuracy worth the name, an honest end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep_slurm.job.file import read
+from lockstep_slurm.job.rundir import read_claims, read_exit, spool_files
+from support.ranks import ROOT, Launched, processes_of, task
+
+MLP = {
+    "model": "digits-mlp",
+    "data": "digits",
+    "learning_rate": 0.05,
+    "weight_decay": 0.001,
+    "warmup_steps": 5,
+    "seed": 3,
+}
+REPORTS_FOR_EVER = """
+import sys, time
+import lockstep
+step = 0
+while True:
+    step += 1
+    lockstep.report(step=step, loss=1.0)
+    time.sleep(0.02)
+"""
+
+MakeRun = Callable[..., Path]
+Launch = Callable[..., Launched]
+
+
+def is_contiguous(launched: Launched) -> bool:
+    """Whether every rank's ``seq`` counts from 1 without holes in its spool."""
+    by_rank: dict[int, list[int]] = {}
+    for record in launched.records():
+        by_rank.setdefault(record["rank"], []).append(record["seq"])
+    return all(seqs == list(range(1, len(seqs) + 1)) for seqs in by_rank.values())
+
+
+def digests(launched: Launched) -> set[str]:
+    """The parameters' digests of all ranks."""
+    return {record["values"]["parameters_sha256"] for record in launched.records("end")}
+
+
+def mean_losses(launched: Launched) -> list[float]:
+    """The loss of each global batch: the mean over ranks, whose shares are equal."""
+    by_step: dict[int, list[float]] = {}
+    for record in launched.records("step"):
+        by_step.setdefault(record["step"], []).append(record["values"]["loss"])
+    return [sum(by_step[step]) / len(by_step[step]) for step in sorted(by_step)]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    ends = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < ends, what
+        time.sleep(0.05)
+    return found
+
+
+def spool_text(launched: Launched) -> str:
+    return "".join(file.read_text() for file in spool_files(launched.run, 1))
+
+
+def test_the_digits_example_trains_two_ranks_to_one_good_model(make_run: MakeRun, launch: Launch) -> None:
+    training = read(ROOT / "examples" / "digits.toml").training.model_dump(exclude_none=True)
+    launched = launch(make_run(**training), 2)
+    assert launched.wait(240) == 0, launched.text
+    evaluations = launched.records("evaluation")
+    assert evaluations[-1]["values"]["accuracy"] >= 0.97
+    assert evaluations[-1]["values"]["samples"] == 360
+    assert {record["rank"] for record in evaluations} == {0}
+    assert [record["rank"] for record in launched.records("end")].__len__() == 2
+    assert len(digests(launched)) == 1
+    # Every rank says what it planned, then reports every step, without a hole.
+    planned = {record["rank"]: record["values"]["steps"] for record in launched.records("start")}
+    assert planned == {0: 660, 1: 660}
+    steps = launched.records("step")
+    for rank in range(2):
+        assert [record["step"] for record in steps if record["rank"] == rank] == list(range(1, 661))
+    for values in (record["values"] for record in steps):
+        assert values["samples"] == 32
+        assert 0 <= values["communication_s"] <= values["seconds"]
+        assert values["samples_per_s"] == pytest.approx(values["samples"] / values["seconds"])
+    assert is_contiguous(launched)
+    ended = read_exit(launched.run, 1)
+    assert ended is not None
+    assert (ended.code, ended.rank, ended.message) == (0, 0, None)
+    assert "0: epoch 30: held-out accuracy" in launched.text
+    assert processes_of(launched.run) == []
+
+
+def test_two_ranks_compute_what_one_rank_with_twice_the_batch_computes(make_run: MakeRun, launch: Launch) -> None:
+    one = launch(make_run(**MLP, epochs=2, batch_size=64), 1)
+    two = launch(make_run(**MLP, epochs=2, batch_size=32), 2)
+    assert one.wait() == 0, one.text
+    assert two.wait() == 0, two.text
+    alone, shared = mean_losses(one), mean_losses(two)
+    assert len(alone) == len(shared) == 44
+    assert shared == pytest.approx(alone, rel=1e-4)
+    assert alone[-1] < alone[0] / 2, "it learns, so that equal losses say something"
+    last_alone, last_shared = (found.records("evaluation")[-1]["values"] for found in (one, two))
+    assert last_shared["loss"] == pytest.approx(last_alone["loss"], rel=1e-4)
+    assert last_shared["accuracy"] == pytest.approx(last_alone["accuracy"], abs=1 / 360)
+
+
+def test_two_nodes_that_are_one_machine_meet(make_run: MakeRun, launch: Launch) -> None:
+    run = make_run({"resources": {"nodes": 2}}, **MLP, batch_size=64)
+    ranks = [launch(run, slurm=task(rank)) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].text + ranks[1].text
+    assert [file.name for file in spool_files(run, 1)] == ["node1.jsonl", "node2.jsonl"]
+    assert len(digests(ranks[0])) == 1
+    assert is_contiguous(ranks[0])
+    starts = {record["rank"]: record["values"]["node"] for record in ranks[0].records("start")}
+    assert starts == {0: "node1", 1: "node2"}
+    (claim,) = read_claims(run)
+    assert (claim.slurm_job_id, claim.nodes, claim.ranks) == (7, ("node1", "node2"), 2)
+    assert json.loads((run / "rendezvous" / "1.json").read_text())["address"] == "127.0.0.1"
+    placed = json.loads((run / "placement" / "1" / "node2.json").read_text())
+    assert placed["ranks"][0]["granted"] == sorted(os.sched_getaffinity(0))
+    assert processes_of(run) == []
+
+
+def test_two_ranks_of_one_slurm_node_share_its_files(make_run: MakeRun, launch: Launch) -> None:
+    run = make_run({"placement": {"ranks_per_node": 2}}, **MLP, batch_size=128)
+    ranks = [launch(run, slurm=task(rank, nodes=1, per_node=2)) for rank in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].text + ranks[1].text
+    assert [file.name for file in spool_files(run, 1)] == ["node1.jsonl"]
+    placed = json.loads((run / "placement" / "1" / "node1.json").read_text())
+    assert [entry["rank"] for entry in placed["ranks"]] == [0, 1]
+    assert len(digests(ranks[0])) == 1
+    assert is_contiguous(ranks[0])
+
+
+def test_a_requeue_trains_again_as_the_next_attempt(make_run: MakeRun, launch: Launch) -> None:
+    run = make_run(**MLP, batch_size=256)
+    for restart in range(2):
+        launched = launch(run, slurm=task(0, nodes=1, restart=restart))
+        assert launched.wait() == 0, launched.text
+    assert [claim.attempt for claim in read_claims(run)] == [1, 2]
+    first, second = launched.records("end", attempt=1), launched.records("end", attempt=2)
+    assert first[0]["values"]["parameters_sha256"] == second[0]["values"]["parameters_sha256"]
+    assert second[0]["attempt"] == 2
+    stale = launch(run, slurm=task(0, nodes=1, restart=0))
+    assert stale.wait() == 75
+
+
+def test_a_script_of_the_users_own_reports(make_run: MakeRun, launch: Launch) -> None:
+    spec = read(ROOT / "examples" / "custom" / "custom.toml")
+    assert spec.training.script == str(ROOT / "examples" / "custom" / "train.py")
+    launched = launch(make_run(script=spec.training.script, arguments=["--epochs", "4"]), 2)
+    assert launched.wait() == 0, launched.text
+    for rank in range(2):
+        own = [record for record in launched.records("step") if record["rank"] == rank]
+        assert [record["step"] for record in own] == list(range(1, 129))
+        assert own[-1]["values"]["loss"] < own[0]["values"]["loss"]
+    assert launched.records("evaluation")[0]["values"]["accuracy"] > 0.8
+    starts = {record["rank"]: record["values"] for record in launched.records("start")}
+    assert starts.keys() == {0, 1}
+    assert starts[1]["size"] == 2
+    assert is_contiguous(launched)
+
+
+def test_what_reaches_a_script_is_the_ranks_own_and_nothing_of_slurms(
+    make_run: MakeRun, launch: Launch, tmp_path: Path
+) -> None:
+    script = tmp_path / "show.py"
+    script.write_text(
+        "import json, os, sys\nprint(json.dumps([dict(os.environ), sys.argv[1:], sorted(os.sched_getaffinity(0))]))\n"
+    )
+    sections = {"environment": {"variables": {"MINE": "it's $HOME `mine`"}}, "communication": {"cycle_time_ms": 2.5}}
+    run = make_run(sections, script=str(script), arguments=["--name", "a b; $(c)"])
+    secrets = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SBATCH_ACCOUNT": "x", "PMI_RANK": "0", "PMIX_RANK": "0",
+               "LOCKSTEP_TOKEN": "secret", "OMP_NUM_THREADS": "64", "HOROVOD_TIMELINE": "/x"}  # fmt: skip
+    launched = launch(run, slurm={**task(0, nodes=1), **secrets})
+    assert launched.wait() == 0, launched.text
+    environment, arguments, affinity = json.loads(launched.text)
+    assert arguments == ["--name", "a b; $(c)"]
+    assert environment["MINE"] == "it's $HOME `mine`"
+    assert not [name for name in environment if name.startswith(("SLURM", "SBATCH", "PMI", "LOCKSTEP_TOKEN"))]
+    assert "HOROVOD_TIMELINE" not in environment
+    assert affinity == [int(cpu) for cpu in environment["LOCKSTEP_COMPUTE_CPUS"].split(",")]
+    assert environment["OMP_NUM_THREADS"] == str(len(affinity))
+    expected = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "HOROVOD_RANK": "0",
+                "HOROVOD_SIZE": "1", "HOROVOD_HOSTNAME": "node1", "HOROVOD_CYCLE_TIME": "2.5", "LOCKSTEP_ATTEMPT": "1",
+                "LOCKSTEP_FENCE": "1", "LOCKSTEP_RUN": str(run), "HOROVOD_FUSION_THRESHOLD": str(64 << 20)}  # fmt: skip
+    assert environment.items() >= expected.items()
+    assert not Path(environment["LOCKSTEP_SOCKET"]).parent.exists()
+
+
+class TestBadEnds:
+    """However a training ends, its exit record says so, its records are kept, and no process is left."""
+
+    @pytest.fixture
+    def endless(self, make_run: MakeRun, tmp_path: Path) -> Path:
+        script = tmp_path / "endless.py"
+        script.write_text(REPORTS_FOR_EVER)
+        return make_run(script=str(script))
+
+    def trainings(self, launched: Launched, ranks: int) -> dict[int, int]:
+        """The process ids of the trainings by rank, once all have reported."""
+
+        def found() -> dict[int, int] | None:
+            pids = {record["rank"]: record["values"]["pid"] for record in launched.records("start")}
+            return pids if len(pids) == ranks else None
+
+        return wait_for(found, 60, "not all ranks reported")
+
+    def test_a_killed_training_is_recorded_with_its_signal(self, endless: Path, launch: Launch) -> None:
+        launched = launch(endless, 2)
+        os.kill(self.trainings(launched, 2)[1], signal.SIGKILL)
+        assert launched.wait(60) == 128 + signal.SIGKILL
+        ended = read_exit(endless, 1)
+        assert ended is not None
+        assert (ended.code, ended.signal, ended.rank) == (None, 9, 1)
+        assert ended.message is not None
+        assert "rank 1" in ended.message
+        assert "SIGKILL" in ended.message
+        assert is_contiguous(launched)
+        assert spool_text(launched).endswith("\n")
+        assert processes_of(endless) == []
+
+    def test_a_killed_wrapper_takes_its_training_along(self, endless: Path, launch: Launch) -> None:
+        launched = launch(endless, slurm=task(0, nodes=1))
+        (pid,) = self.trainings(launched, 1).values()
+        launched.process.kill()
+        launched.wait()
+        wait_for(
+            lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text(), 5, "it trains on"
+        )
+        wait_for(lambda: processes_of(endless) == [], 20, "something is left")
+        assert is_contiguous(launched)
+        assert read_exit(endless, 1) is None, "whoever was killed said nothing: absence is not an end"
+
+    def test_a_killed_launcher_takes_all_ranks_along(self, endless: Path, launch: Launch) -> None:
+        launched = launch(endless, 2)
+        self.trainings(launched, 2)
+        launched.process.kill()
+        launched.wait()
+        wait_for(lambda: processes_of(endless) == [], 20, "something is left")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_cancelled_job_ends_all_ranks(self, endless: Path, launch: Launch, number: signal.Signals) -> None:
+        launched = launch(endless, 2)
+        self.trainings(launched, 2)
+        launched.process.send_signal(number)
+        code = launched.wait(60)
+        ended = read_exit(endless, 1)
+        assert ended is not None
+        # Python turns SIGINT into an exception, and then ends by the signal all the same.
+        assert (ended.code, ended.signal) == (None, number)
+        assert code == 128 + number
+        assert processes_of(endless) == []
+
+    def test_an_exit_code_passes_through_and_ends_the_other_ranks(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path
+    ) -> None:
+        script = tmp_path / "one_fails.py"
+        script.write_text("import os, sys, time\nif os.environ['RANK'] == '1':\n    sys.exit(42)\ntime.sleep(600)\n")
+        run = make_run(script=str(script))
+        launched = launch(run, 2)
+        assert launched.wait(60) == 42
+        ended = read_exit(run, 1)
+        assert ended is not None
+        assert (ended.code, ended.signal, ended.rank) == (42, None, 1)
+        assert processes_of(run) == []
+
+    def test_what_a_training_leaves_running_is_ended(self, make_run: MakeRun, launch: Launch, tmp_path: Path) -> None:
+        script = tmp_path / "leaves.py"
+        # A daemon in the classic way: a new session, its parent gone.
+        script.write_text(
+            "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n"
+        )
+        run = make_run(script=str(script))
+        launched = launch(run, slurm=task(0, nodes=1))
+        assert launched.wait(60) == 0, launched.text
+        assert processes_of(run) == []
+
+    def test_a_rank_that_cannot_start_says_why_in_the_exit_record(self, make_run: MakeRun, launch: Launch) -> None:
+        run = make_run({"communication": {"interface": "none0"}}, **MLP)
+        launched = launch(run, 2)
+        assert launched.wait(60) == 69
+        ended = read_exit(run, 1)
+        assert ended is not None
+        assert ended.code == 69
+        assert ended.message is not None
+        assert "has no interface 'none0'" in ended.message
+        assert processes_of(run) == []

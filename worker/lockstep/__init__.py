@@ -1,0 +1,71 @@
+"""What a training script imports to report to Lockstep: standard library only (Python >= 3.9), imports no torch.
+
+    import lockstep
+    lockstep.report(step=step, loss=loss.item(), samples=len(batch))
+
+Run outside Lockstep, the same script says so once on standard error and trains on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+
+from lockstep.reporter import Reporter, Value
+
+__all__ = ["Value", "report"]
+
+_reporter: Reporter | None = None
+
+
+def report(*, step: int | None = None, kind: str = "step", **values: Value) -> None:
+    """Reports what this rank has just done; returns at once, whatever the writer, the disk or the service do.
+
+    ``step`` is the number of steps completed so far (1 after the first). ``values`` are numbers, texts, or lists of
+    numbers; an array or tensor is taken as its list, and anything else as its text. The names that a dashboard knows,
+    with their units (seconds, samples), are in docs/records.md. A ``start`` record with the rank's node and CPUs goes
+    before the first report by itself; ``report(kind="start", steps=...)`` adds how many steps are planned.
+
+    Never raises and never waits: what cannot be sent soon is dropped and counted in a ``gap`` record.
+    """
+    global _reporter  # noqa: PLW0603 - one connection per process, made at the first report
+    if _reporter is None:
+        _reporter = _connect()
+    _reporter.report(step, kind, values)
+
+
+def _connect() -> Reporter:
+    """The reporter of this process; one without a writer to reach drops everything."""
+    socket = os.environ.get("LOCKSTEP_SOCKET")
+    if socket is None:
+        print("lockstep: not started by Lockstep, so reports are dropped", file=sys.stderr)
+        return Reporter(None, rank=0, start={})
+    environment = os.environ.get
+    reporter = Reporter(
+        socket,
+        rank=int(environment("RANK", "0")),
+        start={
+            "node": environment("HOROVOD_HOSTNAME", ""),
+            "local_rank": int(environment("LOCAL_RANK", "0")),
+            "pid": os.getpid(),
+            "size": int(environment("WORLD_SIZE", "1")),
+            "compute_cpus": _cpus(environment("LOCKSTEP_COMPUTE_CPUS", "")),
+            "communication_cpus": _cpus(environment("LOCKSTEP_COMMUNICATION_CPUS", "")),
+        },
+    )
+    atexit.register(reporter.close)
+    return reporter
+
+
+def _cpus(text: str) -> list[float]:
+    return [int(part) for part in text.split(",") if part]
+
+
+def _forget_after_fork() -> None:
+    """A forked child (a loader's worker) must not speak on its parent's connection; it makes its own if it reports."""
+    global _reporter  # noqa: PLW0603
+    _reporter = None
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,162 @@
+"""``Reporter``: hands a rank's records to the node's writer process without ever waiting for it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import select
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Union
+
+Value = Union[float, int, str, "list[float]"]
+
+CAPACITY = 4096
+"""Records that wait in memory while the writer takes none; at 200 bytes each, under 1 MiB."""
+PACKET_LIMIT = 32 * 1024
+"""Bytes of one record; a larger one is dropped and counted."""
+FLUSH_AT_EXIT = 1.0
+"""Seconds that the end of a training may wait for the writer to take what is queued."""
+RETRY_AFTER = 1.0
+"""Seconds between two attempts to reach a writer that cannot be reached."""
+_FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
+
+
+class Reporter:
+    """One process's connection to the node's writer: a bounded queue before a socket that is never waited for.
+
+    ``path`` is the writer's SOCK_SEQPACKET socket, or None to drop everything. ``start`` is what the ``start`` record
+    of this rank says. Order is kept; what did not fit is counted in a ``gap`` record where it is missing.
+    """
+
+    def __init__(self, path: str | None, *, rank: int, start: Mapping[str, Value], capacity: int = CAPACITY) -> None:
+        self._path = path
+        self._rank = rank
+        self._start: dict[str, Value] | None = dict(start)
+        self._capacity = capacity
+        self._queue: deque[bytes] = deque()
+        self._dropped = 0
+        self._socket: socket.socket | None = None
+        self._retry_at = 0.0
+        self._lock = threading.RLock()  # re-entrant: a signal handler may report while its own thread is reporting
+
+    def report(self, step: int | None, kind: str, values: Mapping[str, Any]) -> None:
+        """Queues one record and sends what the writer takes at once."""
+        if self._path is None:
+            return
+        with self._lock:
+            start, self._start = self._start, None
+            if start is not None and kind == "start":
+                values = {**start, **values}
+            elif start is not None:
+                self._put(None, "start", start)
+            self._put(step, kind, values)
+            self._send()
+
+    def close(self, deadline: float = FLUSH_AT_EXIT) -> None:
+        """Gives the writer ``deadline`` seconds to take what is queued, then closes; what is left over is lost."""
+        ends = time.monotonic() + deadline
+        with self._lock:
+            while self._path is not None:
+                self._send()
+                if not self._queue and self._dropped:
+                    self._put_gap()
+                    self._send()
+                remaining = ends - time.monotonic()
+                if not self._queue or remaining <= 0:
+                    break
+                if self._socket is None:
+                    time.sleep(min(0.05, remaining))  # until the writer can be reached again
+                    self._retry_at = 0.0
+                else:
+                    select.select([], [self._socket], [], remaining)
+            if self._queue:
+                print(f"lockstep: rank {self._rank}: {len(self._queue)} records were not taken", file=sys.stderr)
+            self._disconnect()
+            self._path = None
+
+    def _put(self, step: int | None, kind: str, values: Mapping[str, Any]) -> None:
+        if len(self._queue) >= self._capacity:
+            self._send()
+        if len(self._queue) >= self._capacity:
+            self._dropped += 1
+            return
+        packet = self._packet(step, kind, values)
+        if len(packet) > PACKET_LIMIT:
+            self._dropped += 1
+            print(f"lockstep: a report of {len(packet)} bytes is over {PACKET_LIMIT} and was dropped", file=sys.stderr)
+            return
+        if self._dropped:
+            self._put_gap()
+        self._queue.append(packet)
+
+    def _put_gap(self) -> None:
+        self._queue.append(self._packet(None, "gap", {"dropped": self._dropped}))
+        self._dropped = 0
+
+    def _packet(self, step: int | None, kind: str, values: Mapping[str, Any]) -> bytes:
+        record = {
+            "rank": self._rank,
+            "time": round(time.time(), 6),
+            "kind": kind,
+            "step": step,
+            "values": {name: plain(value) for name, value in values.items()},
+        }
+        return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+
+    def _send(self) -> None:
+        """Sends from the head of the queue until the socket would block."""
+        while self._queue and (connection := self._connected()) is not None:
+            try:
+                connection.send(self._queue[0], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    self._disconnect()
+                return
+            self._queue.popleft()
+
+    def _connected(self) -> socket.socket | None:
+        """The connection, made anew where there is none and the last attempt was long enough ago."""
+        if self._socket is None and time.monotonic() >= self._retry_at and self._path is not None:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            connection.setblocking(False)  # noqa: FBT003 - also a connect must not wait, when the writer's backlog is full
+            try:
+                connection.connect(self._path)
+            except OSError:
+                connection.close()
+                self._retry_at = time.monotonic() + RETRY_AFTER
+            else:
+                self._socket = connection
+        return self._socket
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._retry_at = time.monotonic() + RETRY_AFTER
+
+
+def plain(value: Any) -> Value:  # noqa: ANN401 - whatever a training script has in hand
+    """``value`` as a record carries it: a number, a text, or a list of numbers; NaN and infinities are their texts."""
+    if isinstance(value, (str, int)):
+        return int(value) if isinstance(value, int) else value
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]  # type: ignore[misc]
+    try:
+        # An array, a tensor, or one of their scalars; else whatever has a value as a number.
+        return plain(value.tolist()) if hasattr(value, "tolist") else _finite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return str(value)
+
+
+def _finite(value: float) -> float | str:
+    if math.isnan(value):
+        return "NaN"
+    return float(value) if math.isfinite(value) else ("Infinity" if value > 0 else "-Infinity")

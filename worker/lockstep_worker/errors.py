@@ -1,0 +1,35 @@
+"""The errors of the worker: each says what was wrong on this node, and what to do."""
+
+from __future__ import annotations
+
+from lockstep_slurm.errors import LockstepError
+
+
+class WorkerError(LockstepError):
+    """The base of everything that stops a rank before or beside its training; ``code`` is the exit code it leads to."""
+
+    code = 70  # EX_SOFTWARE
+
+
+class WorldError(WorkerError):
+    """The launcher's variables do not say which rank this is."""
+
+    code = 64  # EX_USAGE
+
+
+class DuplicateError(WorkerError):
+    """Another execution of the job has claimed it: nothing is trained, and no exit record is written."""
+
+    code = 75  # EX_TEMPFAIL
+
+
+class FencedError(WorkerError):
+    """A newer attempt exists: this one writes nothing more."""
+
+    code = 75
+
+
+class MeetingError(WorkerError):
+    """The ranks did not find each other within the time they have."""
+
+    code = 69  # EX_UNAVAILABLE

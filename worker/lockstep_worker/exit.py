@@ -1,0 +1,58 @@
+"""The exit record: how the attempt ended, by the first rank with bad news, else by rank 0 (standard library only)."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+from lockstep_slurm.job.rundir import Claim, Exit, as_json, exit_file, write_whole
+from lockstep_worker.claim import check_fence, link_whole
+from lockstep_worker.world import World
+
+
+def record(run: Path, claim: Claim, world: World, returncode: int, message: str | None = None) -> None:
+    """Writes how this rank ended, where that says something new of the attempt.
+
+    ``returncode`` is ``subprocess``'s: negative for the signal that ended the training. A success is rank 0's to write,
+    and never replaces anything; the first failure replaces a success; a later failure writes nothing.
+    Raises ``FencedError`` when a newer attempt has been claimed: then nothing is written.
+    """
+    if returncode == 0 and world.rank != 0:
+        return
+    check_fence(run, claim.fence)
+    ended = Exit(
+        attempt=claim.attempt,
+        fence=claim.fence,
+        code=returncode if returncode >= 0 else None,
+        signal=-returncode if returncode < 0 else None,
+        rank=world.rank,
+        node=world.node,
+        message=message or _message(world, returncode),
+        ended=time.time(),
+    )
+    path = exit_file(run, claim.attempt)
+    if returncode == 0:
+        link_whole(path, as_json(ended))
+        return
+    # Who makes this name is the first to fail, and alone may replace what is there; the others find the name taken.
+    first = path.with_name(f".{claim.attempt}.failure")
+    if link_whole(first, as_json(ended)):
+        write_whole(path, as_json(ended))
+
+
+def _message(world: World, returncode: int) -> str | None:
+    if returncode == 0:
+        return None
+    who = f"rank {world.rank} on {world.node}"
+    if returncode > 0:
+        return f"{who} ended with exit code {returncode}; its last words are in the log"
+    return f"{who} was ended by {signal_name(-returncode)}"
+
+
+def signal_name(number: int) -> str:
+    """``9`` -> ``signal 9 (SIGKILL)``."""
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"

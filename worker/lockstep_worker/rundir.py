@@ -1,0 +1,68 @@
+"""The run directory of this start: ``python -m lockstep_worker.rundir`` prints its path (standard library only).
+
+With ``--run`` (made by the service before it submitted) it only checks it. Without, this is a run by hand: the first
+start makes the folder and notes it by its Slurm id, and a requeue finds it by that note.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.job.identity import new_job_id
+from lockstep_slurm.job.rundir import (
+    RunDirectoryError,
+    check_run_directory,
+    make_run_directory,
+    read_note,
+    write_note,
+)
+
+
+def main() -> int:
+    """Prints the run directory; exit 78 (EX_CONFIG) with one sentence when there is none to be had."""
+    parser = argparse.ArgumentParser(
+        prog="lockstep_worker.rundir", description="Prints the run directory of this start."
+    )
+    parser.add_argument("--runs", type=Path, required=True, help="the folder of run directories")
+    parser.add_argument("--spec-file", type=Path, required=True, help="the job spec, as JSON")
+    parser.add_argument("--script", type=Path, required=True, help="the script that runs")
+    parser.add_argument("--run", type=Path, help="the run directory, where it was made before")
+    options = parser.parse_args()
+    try:
+        print(find_or_make(options.runs, options.spec_file, options.script, options.run))
+    except (LockstepError, OSError, UnicodeDecodeError) as error:
+        print(f"lockstep: {error}", file=sys.stderr)
+        return 78
+    return 0
+
+
+def find_or_make(runs: Path, spec_file: Path, script: Path, run: Path | None) -> Path:
+    """The run directory for this start of the script; raises ``RunDirectoryError`` or ``OSError``."""
+    if run is not None:
+        return check_run_directory(run)
+    runs = runs.expanduser().absolute()
+    slurm_job_id = os.environ.get("SLURM_JOB_ID")
+    cluster = os.environ.get("SLURM_CLUSTER_NAME") or "slurm"
+    if slurm_job_id is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0:
+        job_id = read_note(runs, cluster, int(slurm_job_id))
+        # No note: the first start ended before it had made a folder, so there is nothing to go on with.
+        if job_id is not None:
+            return check_run_directory(runs / job_id)
+    spec_json = spec_file.read_text(encoding="utf-8")
+    try:
+        json.loads(spec_json)
+    except ValueError as error:
+        raise RunDirectoryError(f"the spec in {spec_file} is not JSON: {error}") from error
+    made = make_run_directory(runs, new_job_id(), spec_json, script.read_bytes().decode(), by_hand=True)
+    if slurm_job_id is not None:
+        write_note(runs, cluster, int(slurm_job_id), made.name)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

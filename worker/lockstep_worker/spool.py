@@ -1,0 +1,84 @@
+"""``Spool``: the file of a node's records, each stamped with its place in the attempt (standard library only)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+MAX_RECORD = 64 * 1024
+
+
+class Spool:
+    """Appends records, whole lines only; the one writer of its file."""
+
+    def __init__(self, path: Path, attempt: int) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # O_EXCL: a spool that exists has another writer, or had one; its numbers must not be given twice.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self.path = path
+        self.size = 0
+        """Bytes of whole lines in the file."""
+        self._descriptor = os.open(path, flags, 0o600)
+        self._attempt = attempt
+        self._last: defaultdict[int, int] = defaultdict(int)
+        self._complained = False
+
+    def append(self, packets: Sequence[bytes]) -> bool:
+        """Stamps and appends all packets, or none when the file system refuses: then False, to be tried again."""
+        last = self._last.copy()
+        lines = []
+        for packet in packets:
+            record = parse(packet)
+            if record is None:
+                continue
+            rank = record["rank"]
+            last[rank] += 1
+            stamped = {"v": VERSION, "attempt": self._attempt, "rank": rank, "seq": last[rank]}
+            stamped.update((key, record[key]) for key in ("time", "kind", "step", "values"))
+            lines.append(json.dumps(stamped, separators=(",", ":")))
+        data = "".join(f"{line}\n" for line in lines).encode()
+        try:
+            if (written := os.write(self._descriptor, data)) != len(data):
+                os.ftruncate(self._descriptor, self.size)
+                raise OSError(0, f"{written} of {len(data)} bytes were taken")
+        except OSError as error:
+            if not self._complained:
+                print(f"lockstep: {self.path}: {error.strerror}; records wait in memory", file=sys.stderr, flush=True)
+            self._complained = True
+            return False
+        self._complained = False
+        self._last = last
+        self.size += len(data)
+        return True
+
+    def close(self) -> None:
+        """Makes everything durable and closes the file."""
+        try:
+            os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
+
+
+def parse(packet: bytes) -> dict[str, Any] | None:
+    """A rank's report, or None (and a line on standard error) where it is none."""
+    try:
+        record = json.loads(packet)
+        if not (
+            isinstance(record["rank"], int)
+            and isinstance(record["time"], (int, float))
+            and isinstance(record["kind"], str)
+            and isinstance(record["step"], (int, type(None)))
+            and isinstance(record["values"], dict)
+        ):
+            raise TypeError("a field has the wrong type")
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"lockstep: a report of {len(packet)} bytes is not a record: {error}", file=sys.stderr, flush=True)
+        return None
+    else:
+        return dict(record)

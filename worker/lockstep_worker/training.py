@@ -1,0 +1,143 @@
+"""The built-in recipe: synchronous data-parallel training with momentum SGD, on Horovod.
+
+Every rank draws the same order of the samples and takes its part of each global batch; Horovod averages the
+gradients. So 2 ranks with a batch of B each compute what 1 rank with 2 * B computes, to the rounding of float32.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import time
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import lockstep
+from lockstep_worker import data, models
+from lockstep_worker.data.sharding import batch, shard, steps_in
+from lockstep_worker.recipe import Recipe
+
+
+def train(recipe: Recipe) -> None:
+    """Trains from start to end on this rank, and reports as docs/records.md says."""
+    # What the imports made stays: not to be searched for garbage in every step, nor at the end (1.4 s with torch 2.13).
+    gc.freeze()
+    hvd.init()
+    torch.set_num_threads(len(os.environ["LOCKSTEP_COMPUTE_CPUS"].split(",")))
+    torch.manual_seed(recipe.seed)
+    rank, ranks = hvd.rank(), hvd.size()
+    samples = data.load(recipe, ranks)
+    steps_per_epoch = steps_in(samples.train, recipe.batch_size, ranks)
+    steps_per_epoch = min(steps_per_epoch, recipe.steps_per_epoch or steps_per_epoch)
+    if steps_per_epoch == 0:
+        raise SystemExit(
+            f"lockstep: {ranks} ranks x batch_size {recipe.batch_size} is more than {samples.train} samples"
+        )
+
+    model = models.build(recipe.model)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    broadcast(model, optimizer)
+
+    lockstep.report(kind="start", steps=steps_per_epoch * recipe.epochs)
+    began = ended = time.perf_counter()
+    step = 0
+    for epoch in range(recipe.epochs):
+        model.train()
+        for step_of_epoch in range(steps_per_epoch):
+            indices = batch(
+                samples.train,
+                epoch,
+                step_of_epoch,
+                batch_size=recipe.batch_size,
+                rank=rank,
+                ranks=ranks,
+                seed=recipe.seed,
+            )
+            images, classes = samples.train_batch(indices)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate_at(step)
+            optimizer.zero_grad()
+            loss = cross_entropy(model(images), classes)
+            loss.backward()  # type: ignore[no-untyped-call]
+            waiting_since = time.perf_counter()
+            optimizer.synchronize()
+            waited = time.perf_counter() - waiting_since
+            with optimizer.skip_synchronize():
+                optimizer.step()
+            step += 1
+            began_step, ended = ended, time.perf_counter()
+            lockstep.report(
+                step=step,
+                loss=loss.item(),
+                samples=recipe.batch_size,
+                seconds=ended - began_step,
+                samples_per_s=recipe.batch_size / (ended - began_step),
+                epoch=epoch + 1,
+                communication_s=waited,
+            )
+        accuracy, held_out_loss = evaluate(model, samples, recipe.batch_size)
+        if rank == 0:
+            lockstep.report(
+                step=step, kind="evaluation", accuracy=accuracy, loss=held_out_loss, samples=samples.held_out
+            )
+            print(f"epoch {epoch + 1}: held-out accuracy {accuracy:.4f}, loss {held_out_loss:.4f}", flush=True)
+        ended = time.perf_counter()  # an evaluation is no part of the next step
+
+    trained, seconds = step * recipe.batch_size, time.perf_counter() - began
+    digest = parameters_sha256(model)
+    lockstep.report(
+        step=step, kind="end", parameters_sha256=digest, steps=step, samples=trained, seconds=seconds,
+        samples_per_s=trained / seconds,
+    )  # fmt: skip
+    hvd.shutdown()
+
+
+def broadcast(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Rank 0's parameters, buffers and optimizer state to every rank.
+
+    A fresh optimizer has no state. Horovod 0.28.1 would make it some by a step with gradients of zero, which weight
+    decay turns into a change of the parameters; so state is only broadcast where there is any (after a resume).
+    """
+    hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+    if optimizer.state:
+        hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+
+
+def evaluate(model: nn.Module, samples: data.DataSet, batch_size: int) -> tuple[float, float]:
+    """Accuracy and mean loss over all held-out samples, exact: ranks add up counts and sums, not averages of shares."""
+    own = shard(samples.held_out, rank=hvd.rank(), ranks=hvd.size())
+    totals = torch.tensor(totals_of(model, samples, own, max(batch_size, 128)), dtype=torch.float64)
+    correct, loss, count = hvd.allreduce(totals, op=hvd.Sum, name="evaluation").tolist()
+    return correct / count, loss / count
+
+
+@torch.no_grad()
+def totals_of(model: nn.Module, samples: data.DataSet, indices: Tensor, size: int) -> tuple[float, float, float]:
+    """Correct answers, summed loss and number of these held-out samples, ``size`` at a time; zeros for none."""
+    model.eval()
+    correct = loss = 0.0
+    for part in torch.split(indices, size) if len(indices) else ():
+        images, classes = samples.held_out_batch(part)
+        scores = model(images)
+        correct += (scores.argmax(dim=1) == classes).sum().item()
+        loss += cross_entropy(scores, classes, reduction="sum").item()
+    return correct, loss, float(len(indices))
+
+
+def parameters_sha256(model: nn.Module) -> str:
+    """One digest of all parameters, bit by bit: equal on all ranks if and only if they trained the same model."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    train(Recipe.of_this_run())

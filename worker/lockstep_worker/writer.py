@@ -1,0 +1,165 @@
+"""The node's writer process: takes reports from the node's ranks, writes the spool, ships it (standard library only).
+
+A process of its own, so that no disk, network or service can slow a rank: where this one stalls, the ranks' sockets
+fill up and they drop and count. Started by local rank 0 as ``python -m lockstep_worker.writer``; it lives until the
+control pipe on its standard input ends *and* its ranks have closed their sockets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lockstep_slurm.job.rundir import spool_file
+from lockstep_worker.shipping import Shipper
+from lockstep_worker.spool import MAX_RECORD, Spool
+
+FLUSH_AFTER = 0.2
+"""Seconds that a report may wait in memory."""
+BUFFER = 8192
+"""Reports in memory; when it is full the sockets are not read until the file system takes some."""
+BATCH = 1024
+"""Reports in one write."""
+LINGER = 5.0
+"""Seconds that ranks may still report once the wrapper died without a word."""
+SHIP_AT_END = 5.0
+"""Seconds to ship the remainder after the last rank has closed."""
+CLOSING = b"end\n"
+
+
+class Writer:
+    """The loop: sockets in, lines out, memory bounded."""
+
+    def __init__(self, listener: socket.socket, control: int, spool: Spool) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, "listener")
+        self._selector.register(control, selectors.EVENT_READ, "control")
+        self._listener = listener
+        self._spool = spool
+        self._connections: set[socket.socket] = set()
+        self._waiting: list[bytes] = []
+        self._flush_at = 0.0
+        self._closing = False
+        self._ends_at: float | None = None
+
+    def run(self) -> None:
+        """Returns once the wrapper is done and every rank has closed, or ``LINGER`` seconds after the wrapper died."""
+        while not self._done():
+            paused = len(self._waiting) >= BUFFER
+            for key, _ in self._selector.select(FLUSH_AFTER):
+                if key.data == "control":
+                    self._control(key.fd)
+                elif key.data == "listener":
+                    self._accept()
+                elif not paused:
+                    self._receive(key.fileobj)  # type: ignore[arg-type]
+            if paused:
+                time.sleep(
+                    FLUSH_AFTER
+                )  # the file system refuses: its answer is asked for again, and nothing else can be done
+            if self._waiting and (time.monotonic() >= self._flush_at or len(self._waiting) >= BATCH):
+                self._flush()
+        give_up_at = time.monotonic() + LINGER
+        while not self._flush() and time.monotonic() < give_up_at:
+            time.sleep(FLUSH_AFTER)
+        if self._waiting:
+            print(f"lockstep: {len(self._waiting)} records could not be written", file=sys.stderr, flush=True)
+
+    def _done(self) -> bool:
+        if self._closing and not self._connections:
+            return True
+        return self._ends_at is not None and time.monotonic() >= self._ends_at
+
+    def _control(self, descriptor: int) -> None:
+        if os.read(descriptor, 64) == CLOSING:
+            self._closing = True
+            return
+        self._selector.unregister(descriptor)
+        if not self._closing:
+            self._closing = True
+            self._ends_at = time.monotonic() + LINGER
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        connection.setblocking(False)  # noqa: FBT003
+        self._connections.add(connection)
+        self._selector.register(connection, selectors.EVENT_READ, "rank")
+
+    def _receive(self, connection: socket.socket) -> None:
+        """Takes what a rank has sent, as far as there is room."""
+        try:
+            while len(self._waiting) < BUFFER:
+                packet = connection.recv(MAX_RECORD)
+                if not packet:
+                    break
+                if not self._waiting:
+                    self._flush_at = time.monotonic() + FLUSH_AFTER
+                self._waiting.append(packet)
+            else:
+                return
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            pass  # a rank that was killed: what it had sent was read before
+        self._selector.unregister(connection)
+        self._connections.discard(connection)
+        connection.close()
+
+    def _flush(self) -> bool:
+        """Writes what waits; returns whether nothing does any more."""
+        while self._waiting and self._spool.append(self._waiting[:BATCH]):
+            del self._waiting[:BATCH]
+        self._flush_at = time.monotonic() + FLUSH_AFTER
+        return not self._waiting
+
+
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A SOCK_SEQPACKET listener at ``path``, whose folder is private; removed at the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        try:
+            listener.listen(1024)
+            listener.setblocking(False)  # noqa: FBT003
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Runs until the node's ranks are done; exit 0 even if the service took nothing: the spool has it all."""
+    parser = argparse.ArgumentParser(prog="lockstep_worker.writer", description="The node's writer process.")
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--node", required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    options = parser.parse_args()
+    # Slurm signals every process of a step; the writer outlives the ranks, and ends by its control pipe.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    spool = Spool(spool_file(options.run, options.attempt, options.node), options.attempt)
+    shipper = Shipper(options.run, spool.path)
+    with listening(options.socket) as listener:
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        shipper.start()
+        Writer(listener, sys.stdin.fileno(), spool).run()
+    spool.close()
+    if not shipper.finish(SHIP_AT_END) and shipper.error is not None:
+        print(
+            f"lockstep: the service did not take all records ({shipper.error}); they are in {spool.path}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
