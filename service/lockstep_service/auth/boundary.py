@@ -1,0 +1,74 @@
+"""Who a request comes from, as dependencies of endpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from lockstep_service.auth.service import same, token_hash
+from lockstep_service.boundary import App, Application, Reading
+from lockstep_service.errors import ForbiddenError, UnauthenticatedError
+from lockstep_service.jobs import repository
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_service_token = HTTPBearer(
+    auto_error=False, scheme_name="token", description="The service's token; a browser has a session cookie instead"
+)
+_job_token = HTTPBearer(
+    auto_error=False, scheme_name="job token", description="The token of one job, write-only, from its report.json"
+)
+
+
+def user_of(app: Application, request: Request) -> str:
+    """The user that the request comes from; ``UnauthenticatedError`` if it is nobody's."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        if same(token.strip(), app.keys.token):
+            return app.keys.user
+        raise UnauthenticatedError("The token is not this service's; it is in the file `token` of the service's home.")
+    if same(str(request.session.get("of", "")), app.keys.fingerprint):
+        if request.method not in _SAFE:
+            same_origin(request)
+        return str(request.session.get("user"))
+    raise UnauthenticatedError("Give the service's token as `Authorization: Bearer ...`, or open a session.")
+
+
+def same_origin(request: Request, *, when_silent: bool = False) -> None:
+    """Refuses a request that a page of another origin made. ``when_silent``: what holds when no header tells."""
+    site = request.headers.get("Sec-Fetch-Site")
+    origin = request.headers.get("Origin")
+    if site is not None:
+        allowed = site in {"same-origin", "none"}
+    elif origin is not None:
+        allowed = urlsplit(origin).netloc == request.headers.get("Host")
+    else:
+        allowed = when_silent
+    if not allowed:
+        raise ForbiddenError("The request comes from a page of another origin.")
+
+
+def _signed_in(
+    app: App,
+    request: Request,
+    _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_service_token)],
+) -> None:
+    user_of(app, request)
+
+
+def _job_writer(
+    request: Request,
+    session: Reading,
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_job_token)],
+) -> None:
+    if given is None:
+        raise UnauthenticatedError("Give the job's own token as `Authorization: Bearer ...`; it is in its report.json.")
+    kept = repository.token_hash(session, str(request.path_params["id"])) or ""
+    if not same(token_hash(given.credentials), kept):
+        raise ForbiddenError("The token is not this job's; each job has its own, in its report.json.")
+
+
+signed_in = Depends(_signed_in)
+job_writer = Depends(_job_writer)

@@ -1,0 +1,1 @@
+"""What Slurm has: the last answer of each cluster."""

@@ -1,0 +1,52 @@
+"""Every question to the database about clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from pydantic import TypeAdapter
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from lockstep_service.tables import ClusterRow
+from lockstep_slurm.client.protocol import ClusterAnswer
+
+_FORM = TypeAdapter(ClusterAnswer)
+
+
+def get(session: Session, name: str) -> ClusterRow | None:
+    """The cluster of this name."""
+    return session.get(ClusterRow, name)
+
+
+def newest(session: Session) -> Sequence[ClusterRow]:
+    """All clusters."""
+    return session.scalars(select(ClusterRow).order_by(ClusterRow.name)).all()
+
+
+def answer(row: ClusterRow | None) -> ClusterAnswer:
+    """The cluster's last answer; an empty one if there is none."""
+    return _FORM.validate_python(row.answer if row is not None else {})
+
+
+def keep_answer(session: Session, name: str, client: str, found: ClusterAnswer, moment: datetime) -> None:
+    """Stores what the cluster just answered."""
+    row = _existing(session, name, client)
+    row.answer, row.observed_at, row.stale_since = asdict(found), moment, None
+
+
+def keep_silence(session: Session, name: str, client: str, moment: datetime) -> None:
+    """Stores that the cluster just did not answer."""
+    row = _existing(session, name, client)
+    row.stale_since = row.stale_since or moment
+
+
+def _existing(session: Session, name: str, client: str) -> ClusterRow:
+    row = session.get(ClusterRow, name)
+    if row is None:
+        row = ClusterRow(name=name, client=client)
+        session.add(row)
+    row.client = client
+    return row

@@ -1,0 +1,127 @@
+"""From what Slurm and the run's own files say to a job's row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from lockstep_service.dispatch.processes import alive
+from lockstep_service.jobs.phase import ENDED, GONE, Outcome, by_exit, outcome
+from lockstep_service.tables import AttemptRow, JobRow
+from lockstep_service.wire import moment
+from lockstep_slurm.client.protocol import SlurmJob
+from lockstep_slurm.job.identity import slurm_name
+from lockstep_slurm.job.rundir import Claim, Exit, read_claims, read_exit
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What the run directory tells of the job's attempts."""
+
+    claims: tuple[Claim, ...] = ()
+    exits: tuple[Exit, ...] = ()
+    alive: bool = False
+    """Whether the newest attempt's process is known to live: it does on this machine."""
+
+    def exit_of(self, attempt: int) -> Exit | None:
+        """How the attempt ended, as far as it was written down."""
+        return next((found for found in self.exits if found.attempt == attempt), None)
+
+
+def read_files(run: Path) -> RunFiles:
+    """The claims and exit records; a folder that is not there has none. Raises ``RunDirectoryError`` or ``OSError``."""
+    if not (run / "claims").is_dir():
+        return RunFiles()
+    claims = read_claims(run)
+    exits = [read_exit(run, claim.attempt) for claim in claims]
+    return RunFiles(
+        tuple(claims), tuple(found for found in exits if found is not None), alive=bool(claims) and alive(claims[-1])
+    )
+
+
+def expected_name(row: JobRow) -> str:
+    """The name by which Slurm has the job: a run by hand has no tag in it."""
+    return row.name if row.by_hand else slurm_name(row.name, row.id)
+
+
+def apply_files(row: JobRow, files: RunFiles) -> None:
+    """Brings the attempts up to what the run directory tells."""
+    known = {attempt.number: attempt for attempt in row.attempts}
+    for claim in files.claims:
+        attempt = known.get(claim.attempt)
+        if attempt is None:
+            attempt = AttemptRow(number=claim.attempt, ranks=claim.ranks, nodes=list(claim.nodes))
+            row.attempts.append(attempt)
+        attempt.slurm_job_id = claim.slurm_job_id
+        attempt.restart_count = claim.restart_count
+        attempt.nodes = list(claim.nodes)
+        attempt.ranks = claim.ranks
+        attempt.started_at = moment(claim.claimed)
+        if (ended := files.exit_of(claim.attempt)) is not None:
+            attempt.ended_at = moment(ended.ended)
+            attempt.exit_code, attempt.exit_signal, attempt.message = ended.code, ended.signal, ended.message
+
+
+def apply_slurm(row: JobRow, job: SlurmJob, files: RunFiles, when: datetime, grace: timedelta) -> None:
+    """Brings the row up to what Slurm said at ``when``."""
+    apply_files(row, files)
+    row.missing_since = None
+    row.state, row.flags, row.slurm_nodes = job.state, list(job.flags), list(job.nodes)
+    grace_over = row.ended_seen_at is not None and when - row.ended_seen_at >= grace
+    exit_ = _exit_of(job, files)
+    found = outcome(job.state, job.flags, job.reason, exit_, grace_over=grace_over)
+    if job.started is not None and found.phase != "waiting":
+        row.started_at = job.started
+    if found.ended:
+        row.ended_at = job.ended or row.ended_at or when
+        _close_attempt(row, row.ended_at)
+    if row.ended_seen_at is None and outcome(job.state, job.flags, None, None, grace_over=True).ended:
+        row.ended_seen_at = when
+    _apply(row, found, when)
+
+
+def apply_absence(row: JobRow, files: RunFiles, when: datetime, grace: timedelta) -> None:
+    """Slurm has no word of it, or it runs without Slurm: only an exit record ends it, and time alone never does."""
+    apply_files(row, files)
+    newest = files.claims[-1] if files.claims else None
+    exit_ = files.exit_of(newest.attempt) if newest is not None else None
+    if row.missing_since is None:
+        row.missing_since = when
+    if exit_ is None and files.alive:
+        row.missing_since = None
+        _apply(row, Outcome("running"), when)
+    elif exit_ is not None:
+        row.ended_at = row.ended_at or moment(exit_.ended)
+        row.ended_seen_at = row.ended_seen_at or when
+        _apply(row, by_exit(exit_), when)
+    elif when - row.missing_since >= grace:
+        _apply(row, Outcome("unknown", GONE), when)
+
+
+def apply_silence(row: JobRow, when: datetime) -> None:
+    """Slurm did not answer: nothing is known but since when."""
+    row.stale_since = row.stale_since or when
+
+
+def _apply(row: JobRow, found: Outcome, when: datetime) -> None:
+    reason = found.reason
+    if found.phase in ENDED and row.state == "CANCELLED" and row.cancel_requested_at is not None:
+        reason = "It was cancelled on request"
+    row.phase, row.reason = found.phase, reason
+    row.observed_at, row.stale_since = when, None
+
+
+def _exit_of(job: SlurmJob, files: RunFiles) -> Exit | None:
+    """The exit record of the Slurm job's present start, not of one before a requeue."""
+    if not files.claims:
+        return None
+    newest = files.claims[-1]
+    if newest.slurm_job_id is not None and (newest.slurm_job_id != job.id or newest.restart_count < job.restarts):
+        return None
+    return files.exit_of(newest.attempt)
+
+
+def _close_attempt(row: JobRow, ended_at: datetime) -> None:
+    if row.attempts and row.attempts[-1].ended_at is None:
+        row.attempts[-1].ended_at = ended_at

@@ -1,0 +1,1 @@
+"""Server-sent events: telling a page what changed, as soon as it is committed."""

@@ -1,0 +1,123 @@
+"""What goes over a stream: what changed since the reader's last event, never a backlog of every change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from anyio import Event, sleep, to_thread
+from sse_starlette import ServerSentEvent
+
+from lockstep_service.boundary import Application
+from lockstep_service.events.schemas import JobsChanged, LogGrew, MetricsChanged
+from lockstep_service.jobs import repository, service, view
+from lockstep_service.jobs.logs import newest_size
+from lockstep_service.jobs.schemas import JobSummary, Last
+from lockstep_service.wire import moment
+
+_PACE_SECONDS = 0.5
+"""Between two looks for one reader: at most two events of a kind a second."""
+_LOG_SECONDS = 1.0
+"""Between two looks at the log's size."""
+_OVERLAP = timedelta(seconds=60)
+"""How far a reader that comes back is told again: a change may be committed later than it was made."""
+_MOST_MISSED = 500
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a reader knows, by its event id: the job's change (microseconds), the records' revision, the log's size."""
+
+    job: int = -1
+    revision: int = -1
+    log: int = -1
+
+    @classmethod
+    def of(cls, event_id: str | None) -> Seen:
+        """From an event id; nothing is known by an id that is none of ours."""
+        parts = (event_id or "").split("-")
+        if len(parts) == 3 and all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
+            return cls(*(int(part) for part in parts))
+        return cls()
+
+    def __str__(self) -> str:
+        return f"{max(self.job, 0)}-{max(self.revision, 0)}-{max(self.log, 0)}"
+
+
+@dataclass(frozen=True)
+class _Look:
+    seen: Seen
+    job: JobSummary
+    last: Last
+    final: bool
+
+
+def _look(app: Application, job_id: str) -> _Look:
+    with app.database.reading() as session:
+        row = service.existing(session, job_id)
+        size = newest_size(Path(row.run_dir))
+        seen = Seen(_microseconds(row.changed_at), row.revision, size)
+        return _Look(seen, view.summary(row), view.last(row), row.final)
+
+
+async def one_job(
+    app: Application, job_id: str, last_event_id: str | None, stopping: Event
+) -> AsyncIterator[ServerSentEvent]:
+    """The stream of one job; ``NotFoundError`` before it begins when there is none."""
+    await to_thread.run_sync(_look, app, job_id)
+    return _follow(app, job_id, Seen.of(last_event_id), stopping)
+
+
+async def _follow(app: Application, job_id: str, known: Seen, stopping: Event) -> AsyncIterator[ServerSentEvent]:
+    with app.broadcaster.subscribe(job_id) as subscription:
+        while not stopping.is_set():
+            look = await to_thread.run_sync(_look, app, job_id)
+            if look.seen.job != known.job:
+                known = Seen(look.seen.job, known.revision, known.log)
+                yield _event("job", look.job.model_dump_json(), known)
+            if look.seen.revision != known.revision:
+                known = Seen(known.job, look.seen.revision, known.log)
+                data = MetricsChanged(revision=look.seen.revision, last=look.last)
+                yield _event("metrics", data.model_dump_json(), known)
+            if look.seen.log != known.log and (look.seen.log > 0 or known.log > 0):
+                known = Seen(known.job, known.revision, look.seen.log)
+                yield _event("log", LogGrew(size=look.seen.log).model_dump_json(), known)
+            if look.final:
+                yield _event("end", look.job.model_dump_json(), known)
+                return
+            await sleep(_PACE_SECONDS)
+            await subscription.changes(_LOG_SECONDS - _PACE_SECONDS)
+
+
+async def all_jobs(app: Application, last_event_id: str | None, stopping: Event) -> AsyncIterator[ServerSentEvent]:
+    """The stream of the list: which jobs changed."""
+    since = Seen.of(f"{last_event_id}-0-0").job if last_event_id else -1
+    with app.broadcaster.subscribe(None) as subscription:
+        missed = await to_thread.run_sync(_changed_since, app, since) if since >= 0 else []
+        asked_at = time.time_ns() // 1000
+        while not stopping.is_set():
+            for job_id in missed:
+                yield ServerSentEvent(JobsChanged(id=job_id).model_dump_json(), event="jobs", id=str(asked_at))
+            await sleep(_PACE_SECONDS)
+            asked_at = time.time_ns() // 1000
+            changes = await subscription.changes(_LOG_SECONDS - _PACE_SECONDS)
+            missed = list(dict.fromkeys(change.job_id for change in changes))
+
+
+def _changed_since(app: Application, microseconds: int) -> list[str]:
+    since = moment(microseconds / 1_000_000)
+    if since is None:
+        return []
+    with app.database.reading() as session:
+        return list(repository.changed_since(session, since - _OVERLAP, _MOST_MISSED))
+
+
+def _event(kind: str, data: str, known: Seen) -> ServerSentEvent:
+    return ServerSentEvent(data, event=kind, id=str(known))
+
+
+def _microseconds(when: datetime) -> int:
+    return round(when.timestamp() * 1_000_000)

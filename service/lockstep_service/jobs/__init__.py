@@ -1,0 +1,1 @@
+"""What a person submitted, and what became of it."""

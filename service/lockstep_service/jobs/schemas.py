@@ -1,0 +1,147 @@
+"""What the API says of a job."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lockstep_service.wire import Time, Wire
+from lockstep_slurm.job.spec import AbsolutePath, JobSpec
+
+Phase = Literal["accepted", "waiting", "running", "ended well", "ended badly", "unknown"]
+ClientKind = Literal["command", "local", "pyslurm"]
+
+EXAMPLE_ID = "019aaf3e-8c1b-7d2f-9a51-6b0c2f8e4d10"
+EXAMPLE_SPEC: dict[str, Any] = {
+    "name": "digits",
+    "training": {"model": "digits-cnn", "data": "digits", "epochs": 30, "batch_size": 32},
+    "resources": {"nodes": 2, "partition": "main", "time": "30"},
+    "placement": {"ranks_per_node": 1},
+}
+_LAST: dict[str, Any] = {
+    "step": 660, "steps": 660, "epoch": 30.0, "samples_per_s": 5120.5, "loss": 0.011, "accuracy": 0.981,
+    "communication_share": 0.12, "time": "2026-11-23T06:01:10.250Z",
+}  # fmt: skip
+_ATTEMPT: dict[str, Any] = {
+    "number": 1, "slurm_job_id": 12, "restart_count": 0, "nodes": ["node1", "node2"], "ranks": 2,
+    "started_at": "2026-11-23T06:00:05.000Z", "ended_at": None, "exit_code": None, "exit_signal": None, "message": None,
+}  # fmt: skip
+EXAMPLE_SUMMARY: dict[str, Any] = {
+    "id": EXAMPLE_ID, "name": "digits", "state": "RUNNING", "flags": [], "phase": "running", "reason": None,
+    "slurm_job_id": 12, "nodes": ["node1", "node2"], "nodes_requested": 2, "ranks": 2, "client": "command",
+    "by_hand": False, "created_at": "2026-11-23T06:00:00.123Z", "dispatched_at": "2026-11-23T06:00:00.410Z",
+    "started_at": "2026-11-23T06:00:05.000Z", "ended_at": None, "observed_at": "2026-11-23T06:01:10.300Z",
+    "stale_since": None, "attempts": [_ATTEMPT], "last": _LAST, "run_dir": f"/home/ada/.lockstep/runs/{EXAMPLE_ID}",
+}  # fmt: skip
+
+
+class Attempt(Wire):
+    """One Slurm execution of a job."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ATTEMPT]})
+
+    number: int = Field(description="1, 2, ... in the order in which they were claimed on a compute node")
+    slurm_job_id: int | None = Field(description="null without Slurm")
+    restart_count: int = Field(description="Slurm's restart count: how often it had been requeued before")
+    nodes: list[str]
+    ranks: int
+    started_at: Time | None
+    ended_at: Time | None
+    exit_code: int | None = Field(description="The training's exit code; null while it runs, or when a signal ended it")
+    exit_signal: int | None
+    message: str | None = Field(description="One plain sentence where there is something to say")
+
+
+class Last(Wire):
+    """The newest figures of a job; each is null until it is known."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_LAST]})
+
+    step: int | None = Field(description="The newest step that all ranks reported")
+    steps: int | None = Field(description="Steps planned in all")
+    epoch: float | None
+    samples_per_s: float | None = Field(description="Sum over ranks, at `step`")
+    loss: float | None = Field(description="Mean over ranks, at `step`")
+    accuracy: float | None = Field(description="Of the newest evaluation")
+    communication_share: float | None = Field(description="Mean over ranks of communication_s / seconds, at `step`")
+    time: Time | None = Field(description="When the newest of these was reported")
+
+
+class JobSummary(Wire):
+    """A job, without its spec."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_SUMMARY]})
+
+    id: str = Field(description="UUIDv7; kept for life")
+    name: str
+    state: str | None = Field(description="Slurm's base state, verbatim; null before Slurm told one")
+    flags: list[str] = Field(description="Slurm's state flags, verbatim")
+    phase: Phase = Field(description="For people; a state that Lockstep does not know is `unknown`, never failed")
+    reason: str | None = Field(description="Why it waits, why it is not submitted yet, or why it ended badly")
+    slurm_job_id: int | None
+    nodes: list[str] = Field(description="Of the newest attempt")
+    nodes_requested: int
+    ranks: int
+    client: ClientKind = Field(description="How Lockstep talks to the scheduler that has this job")
+    by_hand: bool = Field(description="True for a run that was made without the service and imported")
+    created_at: Time
+    dispatched_at: Time | None = Field(description="When Slurm took it")
+    started_at: Time | None
+    ended_at: Time | None
+    observed_at: Time | None = Field(description="When Slurm, or the run's own files, last told of it")
+    stale_since: Time | None = Field(description="Since when Slurm could not be asked; null while it can")
+    attempts: list[Attempt]
+    last: Last
+    run_dir: str = Field(description="Absolute path of the job's files")
+
+
+class Job(JobSummary):
+    """A job, with the spec as it was submitted."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_SUMMARY | {"spec": EXAMPLE_SPEC}]})
+
+    spec: JobSpec
+
+
+class JobPage(Wire):
+    """A page of the list of jobs, newest first."""
+
+    items: list[JobSummary]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null on the last page")
+
+
+class LogText(Wire):
+    """A piece of a job's log. `text` is data: show it as text, never as HTML."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "attempt": 1,
+                    "text": "0: epoch 1\n",
+                    "offset": 0,
+                    "next_offset": 11,
+                    "size": 11,
+                    "files": ["job-12.log"],
+                }
+            ]
+        }
+    )
+
+    attempt: int | None = Field(description="Whose log this is; null when no attempt has been claimed yet")
+    text: str
+    offset: int = Field(description="Where `text` starts, in bytes")
+    next_offset: int = Field(description="Where the next piece starts, in bytes")
+    size: int = Field(description="Of the log now, in bytes")
+    files: list[str] = Field(description="All log files of the job, oldest first")
+
+
+class ImportRequest(BaseModel):
+    """Which run to take in."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"run_dir": f"/home/ada/.lockstep/runs/{EXAMPLE_ID}"}]}
+    )
+
+    run_dir: AbsolutePath = Field(description="Absolute path of a run directory")

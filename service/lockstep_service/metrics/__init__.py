@@ -1,0 +1,1 @@
+"""What the ranks report: taking it in, and giving it out as series."""

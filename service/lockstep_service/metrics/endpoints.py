@@ -1,0 +1,71 @@
+"""``/jobs/{id}/metrics`` and ``/jobs/{id}/records``: figures out, records in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from lockstep_service.auth.boundary import job_writer, signed_in
+from lockstep_service.boundary import App, RawBody, Reading, Writing, conditional
+from lockstep_service.errors import (
+    NOT_MODIFIED,
+    ForbiddenError,
+    InvalidError,
+    MalformedError,
+    NotFoundError,
+    TooLargeError,
+    UnauthenticatedError,
+    describe,
+)
+from lockstep_service.jobs.endpoints import JobId
+from lockstep_service.metrics import service
+from lockstep_service.metrics.schemas import Acknowledgement, Metrics
+
+router = APIRouter(prefix="/jobs", tags=["metrics"], responses=describe(UnauthenticatedError))
+
+_NDJSON: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-ndjson": {
+                "schema": {"type": "string", "description": "One record a line (docs/records.md)"},
+                "example": '{"v":1,"attempt":1,"rank":0,"seq":7,"time":1764000000,"kind":"end","step":6,"values":{}}\n',
+            }
+        },
+    }
+}
+
+
+@router.get(
+    "/{id}/metrics",
+    dependencies=[signed_in],
+    response_model=Metrics,
+    responses=NOT_MODIFIED | describe(NotFoundError),
+)
+def get_job_metrics(
+    request: Request,
+    app: App,
+    session: Reading,
+    id: JobId,  # noqa: A002
+    points: Annotated[int, Query(ge=2, le=10_000, description="At most so many per series; peaks stay visible")] = 600,
+) -> Response:
+    """Every series of the job, aggregated over its ranks, and the newest figures of each rank."""
+    return conditional(request, service.metrics(app, session, id, points))
+
+
+@router.post(
+    "/{id}/records",
+    dependencies=[job_writer],
+    openapi_extra=_NDJSON,
+    responses=describe(ForbiddenError, InvalidError, MalformedError, TooLargeError),
+)
+def post_records(
+    app: App,
+    session: Writing,
+    id: JobId,  # noqa: A002
+    body: RawBody,
+    content_encoding: Annotated[str, Header(description="`gzip` or `identity`")] = "identity",
+) -> Acknowledgement:
+    """Stores a rank's records, all of them or none; sending one twice stores it once. Takes the job's own token."""
+    return service.store(app, session, id, body, content_encoding)

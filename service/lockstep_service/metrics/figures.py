@@ -1,0 +1,155 @@
+"""``Figures``: the records of one job, put together into series over steps. Values in, values out."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lockstep_service.metrics.record import NOT_FINITE, Record, number
+from lockstep_service.metrics.schemas import RankFigures, Series
+from lockstep_service.metrics.thinning import thin
+
+Kind = Literal["step", "evaluation"]
+# An evaluation's values that share a name with a step's are told apart by this.
+_ALSO_OF_A_STEP = frozenset({"loss", "samples", "seconds", "samples_per_s", "communication_s", "epoch"})
+_SUMMED = frozenset({"samples_per_s"})
+
+
+@dataclass(frozen=True)
+class _Key:
+    attempt: int
+    kind: Kind
+    name: str
+
+
+@dataclass
+class _Rank:
+    """The newest that one rank reported in one attempt."""
+
+    node: str | None = None
+    step: int | None = None
+    step_seq: int = 0
+    samples_per_s: float | None = None
+    loss: float | None = None
+    share: float | None = None
+    dropped: int = 0
+    last_time: float | None = None
+
+
+@dataclass
+class Figures:
+    """Takes records in any order, each once; ``revision`` is the job's revision up to which it has them."""
+
+    revision: int = 0
+    _points: dict[_Key, dict[int, dict[int, float | None]]] = field(default_factory=lambda: defaultdict(dict))
+    """Per series and step: each rank's value."""
+    _times: dict[tuple[int, Kind, int], float] = field(default_factory=dict)
+    _ranks: dict[tuple[int, int], _Rank] = field(default_factory=lambda: defaultdict(_Rank))
+
+    def add(self, record: Record) -> None:
+        """Takes one record."""
+        values = json.loads(record.values)
+        rank = self._ranks[record.attempt, record.rank]
+        rank.last_time = max(record.time, rank.last_time or 0.0)
+        if record.kind == "start" and isinstance(values.get("node"), str):
+            rank.node = values["node"]
+        elif record.kind == "gap":
+            rank.dropped += int(number(values.get("dropped")) or 0)
+        elif record.kind == "step":
+            self._put(record, "step", values)
+            if record.seq > rank.step_seq:
+                rank.step_seq, rank.step = record.seq, record.step
+                rank.samples_per_s, rank.loss = number(values.get("samples_per_s")), number(values.get("loss"))
+                rank.share = share(values)
+        elif record.kind == "evaluation":
+            self._put(record, "evaluation", values)
+
+    def _put(self, record: Record, kind: Kind, values: dict[str, object]) -> None:
+        # A report without a step is placed by its own number, which grows as well.
+        step = record.step if record.step is not None else record.seq
+        place = (record.attempt, kind, step)
+        self._times[place] = max(record.time, self._times.get(place, 0.0))
+        for name, value in values.items():
+            drawn = number(value)
+            if drawn is None and not (isinstance(value, str) and value in NOT_FINITE):
+                continue
+            self._points[_Key(record.attempt, kind, _series_name(kind, name))].setdefault(step, {})[record.rank] = drawn
+
+    def series(self, points: int, over: frozenset[int] = frozenset()) -> list[Series]:
+        """Every series, thinned to at most ``points``; ``over``: the attempts to which nothing will be added.
+
+        A step counts once all ranks that report this figure have reported it; at the end of an attempt the means also
+        count steps that only some ranks got to, while a sum over some of the ranks would be a different figure.
+        """
+        return [
+            self._one(key, steps, points, ended=key.attempt in over)
+            for key, steps in sorted(
+                self._points.items(), key=lambda item: (item[0].attempt, item[0].kind, item[0].name)
+            )
+        ]
+
+    def _one(self, key: _Key, steps: dict[int, dict[int, float | None]], points: int, *, ended: bool) -> Series:
+        aggregate: Literal["mean", "sum"] = "sum" if key.name in _SUMMED else "mean"
+        ranks = len({rank for by_rank in steps.values() for rank in by_rank})
+        shown = sorted(
+            step for step, by_rank in steps.items() if len(by_rank) == ranks or (ended and aggregate == "mean")
+        )
+        value, low, high = [], [], []
+        for step in shown:
+            known = [found for found in steps[step].values() if found is not None]
+            whole = len(known) == len(steps[step])
+            total = sum(known)
+            value.append((total if aggregate == "sum" else total / len(known)) if whole else None)
+            low.append(min(known) if known else None)
+            high.append(max(known) if known else None)
+        kept = thin(value, low, high, points)
+        return Series(
+            name=key.name,
+            attempt=key.attempt,
+            aggregate=aggregate,
+            kind=key.kind,
+            step=[shown[i] for i in kept],
+            time=[self._times[key.attempt, key.kind, shown[i]] for i in kept],
+            value=[value[i] for i in kept],
+            min=[low[i] for i in kept],
+            max=[high[i] for i in kept],
+            ranks=ranks,
+        )
+
+    def by_rank(self) -> list[RankFigures]:
+        """The newest figures of each rank, in its newest attempt."""
+        newest = {rank: attempt for attempt, rank in sorted(self._ranks)}
+        return [
+            RankFigures(
+                rank=rank,
+                node=found.node,
+                attempt=attempt,
+                step=found.step,
+                samples_per_s=found.samples_per_s,
+                loss=found.loss,
+                communication_share=found.share,
+                dropped=found.dropped,
+                last_time=found.last_time,
+            )
+            for rank, attempt in sorted(newest.items())
+            for found in (self._ranks[attempt, rank],)
+        ]
+
+
+def share(values: dict[str, object]) -> float | None:
+    """communication_s / seconds of one step's values; None where one of them is not told."""
+    communication, seconds = number(values.get("communication_s")), number(values.get("seconds"))
+    return communication / seconds if communication is not None and seconds else None
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None when there are none, or when one of them is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _series_name(kind: Kind, name: str) -> str:
+    return f"evaluation_{name}" if kind == "evaluation" and name in _ALSO_OF_A_STEP else name

@@ -1,0 +1,313 @@
+"""Dispatch: submitting once whatever is lost, reconciling with evidence only; a real local queue does the work."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from lockstep_service.app import create_app
+from lockstep_service.boundary import Application
+from lockstep_service.dispatch.ingest import unfinished
+from lockstep_service.dispatch.observe import RunFiles, apply_absence, apply_slurm, read_files
+from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
+from lockstep_service.dispatch.submit import refresh_reports, submit_due
+from lockstep_service.jobs import repository
+from lockstep_service.settings import Settings
+from lockstep_service.tables import JobRow
+from lockstep_service.wire import now
+from lockstep_slurm.client import LocalClient
+from lockstep_slurm.client.protocol import (
+    SlurmJob,
+    SlurmRefusedError,
+    SlurmUnavailableError,
+    Submission,
+)
+from lockstep_slurm.job.identity import slurm_name
+
+from .conftest import HandMadeRun
+
+Json = dict[str, Any]
+
+
+class Unreliable(LocalClient):
+    """A real local queue that can be away, refuse, or lose the answer of a submit that it did take."""
+
+    away = False
+    lose_answers = 0
+    lose_calls = 0
+    refuses: str | None = None
+
+    def submit(self, submission: Submission) -> int:
+        if self.away or self.lose_calls > 0:
+            self.lose_calls -= 1
+            raise SlurmUnavailableError("connection timed out")
+        if self.refuses:
+            raise SlurmRefusedError(self.refuses)
+        number = super().submit(submission)
+        if self.lose_answers > 0:
+            self.lose_answers -= 1
+            raise SlurmUnavailableError("connection timed out")
+        return number
+
+    def queue(self) -> list[SlurmJob]:
+        if self.away:
+            raise SlurmUnavailableError("connection timed out")
+        return super().queue()
+
+    def find(self, name: str) -> list[SlurmJob]:
+        if self.away:
+            raise SlurmUnavailableError("connection timed out")
+        return super().find(name)
+
+
+@pytest.fixture
+def settings(database_url: str, lockstep_home: Path) -> Settings:
+    """The ranks' interpreter is none, so that jobs end at once; nothing waits between tries."""
+    return Settings(
+        home=lockstep_home, database_url=database_url, dispatch=False, python="/bin/false", exit_grace_seconds=0,
+        submit_retry_seconds=0.001, submit_retry_limit_seconds=0.001,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def slurm(settings: Settings) -> Iterator[Unreliable]:
+    """The scheduler."""
+    client = Unreliable(settings.home / "local")
+    yield client
+    for job in client.queue() if not client.away else []:
+        client.cancel(job.id)
+
+
+@pytest.fixture
+def browser(settings: Settings, slurm: Unreliable) -> Iterator[TestClient]:
+    """A caller of an application on that scheduler."""
+    with TestClient(create_app(settings, slurm), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def row(app: Application, job: Json) -> JobRow:
+    with app.database.reading() as session:
+        found = repository.get(session, job["id"])
+    assert found is not None
+    return found
+
+
+def until(what: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def submit_until_taken(app: Application) -> None:
+    until(lambda: submit_due(app) > 0)
+
+
+class TestSubmit:
+    def test_makes_the_run_directory_and_hands_the_script_over(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        app.url = lambda: "http://127.0.0.1:1"
+        assert submit_due(app) == 1
+        found = row(app, job)
+        run = Path(found.run_dir)
+        assert (run / "job.sbatch").read_text() == found.script
+        assert json.loads((run / "spec.json").read_text())["name"] == "digits"
+        assert json.loads((run / "origin.json").read_text())["by_hand"] is False
+        assert (run / "report.json").stat().st_mode & 0o777 == 0o600
+        assert run.stat().st_mode & 0o777 == 0o700
+        (known,) = slurm.find(slurm_name("digits", job["id"]))
+        assert (found.slurm_job_id, found.phase) == (known.id, "waiting")
+        assert submit_due(app) == 0
+
+    def test_where_the_service_is_now_is_told_to_jobs_that_live(self, app: Application, job: Json) -> None:
+        app.url = lambda: "http://127.0.0.1:1"
+        submit_due(app)
+        report = Path(row(app, job).run_dir) / "report.json"
+        token = json.loads(report.read_text())["token"]
+        app.url = lambda: "http://127.0.0.1:2"
+        refresh_reports(app)
+        assert json.loads(report.read_text()) == {"url": "http://127.0.0.1:2", "token": token}
+
+    def test_a_refusal_ends_the_job_in_slurms_own_words(self, app: Application, slurm: Unreliable, job: Json) -> None:
+        slurm.refuses = "Invalid account or account/partition combination specified"
+        submit_due(app)
+        found = row(app, job)
+        assert found.phase == "ended badly"
+        assert "Invalid account" in str(found.reason)
+        unfinished(app, everything=False)
+        assert row(app, job).final
+
+    def test_while_slurm_is_away_it_is_accepted_and_says_why(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        slurm.away = True
+        submit_due(app)
+        found = row(app, job)
+        assert (found.phase, found.slurm_job_id) == ("accepted", None)
+        assert "connection timed out" in str(found.reason)
+        slurm.away = False
+        submit_until_taken(app)
+        assert row(app, job).reason is None
+
+    def test_a_lost_answer_is_found_again_and_not_submitted_twice(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        slurm.lose_answers = 1
+        submit_due(app)
+        assert row(app, job).slurm_job_id is None
+        submit_until_taken(app)
+        assert [known.id for known in slurm.find(slurm_name("digits", job["id"]))] == [row(app, job).slurm_job_id]
+
+    def test_a_lost_call_is_made_again_held_and_released(self, app: Application, slurm: Unreliable, job: Json) -> None:
+        slurm.lose_calls = 1
+        submit_due(app)
+        until(lambda: submit_due(app) == 0 and row(app, job).slurm_job_id is not None)
+        (held,) = slurm.find(slurm_name("digits", job["id"]))
+        assert held.reason == "JobHeldUser"
+        submit_until_taken(app)
+        assert row(app, job).slurm_job_id == held.id
+        until(lambda: slurm.find(slurm_name("digits", job["id"]))[0].reason != "JobHeldUser")
+
+    def test_the_held_copy_goes_when_the_first_one_turns_up(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        slurm.lose_calls = 1
+        submit_due(app)
+        until(lambda: submit_due(app) == 0 and row(app, job).slurm_job_id is not None)
+        found = row(app, job)
+        run, name = Path(found.run_dir), slurm_name("digits", job["id"])
+        late = slurm.submit(Submission(run / "job.sbatch", name, run / "logs" / "job-%j.log", run, (str(run),)))
+        submit_until_taken(app)
+        assert row(app, job).slurm_job_id == late
+        held = next(known for known in slurm.find(name) if known.id == found.slurm_job_id)
+        assert held.state == "CANCELLED"
+
+    def test_a_service_that_was_killed_in_the_middle_finds_what_it_submitted(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        submit_due(app)
+        first = row(app, job).slurm_job_id
+        with app.database.writing() as session:
+            kept = repository.lock(session, job["id"])
+            assert kept is not None
+            kept.dispatched_at, kept.slurm_job_id, kept.phase, kept.submit_started_at = None, None, "accepted", now()
+        submit_until_taken(app)
+        assert row(app, job).slurm_job_id == first
+        assert len(slurm.find(slurm_name("digits", job["id"]))) == 1
+
+    def test_cancelled_while_its_answer_is_lost(
+        self, api: TestClient, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        slurm.lose_calls = 1
+        submit_due(app)
+        assert api.post(f"/api/v1/jobs/{job['id']}/cancel").json()["phase"] == "accepted"
+        until(lambda: submit_due(app) == 0 and row(app, job).phase == "ended badly")
+        assert slurm.find(slurm_name("digits", job["id"])) == []
+
+
+class TestReconcile:
+    def test_a_job_whose_script_fails_ended_badly(self, api: TestClient, app: Application, job: Json) -> None:
+        submit_due(app)
+        until(lambda: reconcile(app) is None)
+        unfinished(app, everything=False)
+        found = api.get(f"/api/v1/jobs/{job['id']}").json()
+        assert (found["state"], found["phase"]) == ("FAILED", "ended badly")
+        assert found["ended_at"] is not None
+        assert "cannot import lockstep_worker" in api.get(f"/api/v1/jobs/{job['id']}/logs").json()["text"]
+
+    def test_silence_is_not_death(self, api: TestClient, app: Application, slurm: Unreliable, job: Json) -> None:
+        submit_due(app)
+        slurm.away = True
+        reconcile(app)
+        found = api.get(f"/api/v1/jobs/{job['id']}").json()
+        assert found["stale_since"] is not None
+        assert found["phase"] == "waiting"
+        reconcile(app)
+        assert api.get(f"/api/v1/jobs/{job['id']}").json()["stale_since"] == found["stale_since"]
+        slurm.away = False
+        reconcile(app)
+        assert api.get(f"/api/v1/jobs/{job['id']}").json()["stale_since"] is None
+
+    def test_cancel_is_passed_on(self, api: TestClient, app: Application, slurm: Unreliable, spec: Json) -> None:
+        blocker, job = (api.post("/api/v1/jobs", json=spec).json() for _ in range(2))
+        submit_due(app)
+        api.post(f"/api/v1/jobs/{job['id']}/cancel").raise_for_status()
+        pass_on_cancels(app)
+        until(lambda: reconcile(app) is None)
+        found = row(app, job)
+        assert found.phase == "ended badly"
+        assert row(app, blocker).phase == "ended badly"
+        if found.state == "CANCELLED":  # the first job may have been so quick that this one ran
+            assert found.reason == "It was cancelled on request"
+
+
+def made_row(**more: Any) -> JobRow:
+    found = JobRow(
+        id="0" * 36, name="digits", slurm_job_id=7, phase="running", state="RUNNING", by_hand=False, attempts=[]
+    )
+    for key, value in more.items():
+        setattr(found, key, value)
+    return found
+
+
+class TestObserve:
+    GRACE = timedelta(seconds=5)
+
+    def test_absence_without_evidence_is_unknown_after_a_while_and_never_failed(self) -> None:
+        found, when = made_row(), now()
+        apply_absence(found, RunFiles(), when, self.GRACE)
+        assert found.phase == "running"
+        apply_absence(found, RunFiles(), when + self.GRACE, self.GRACE)
+        assert (found.phase, found.state) == ("unknown", "RUNNING")
+        apply_absence(found, RunFiles(), when + timedelta(days=100), self.GRACE)
+        assert found.phase == "unknown"
+
+    def test_slurm_speaking_again_makes_it_known(self) -> None:
+        found, when = made_row(phase="unknown", missing_since=now()), now()
+        apply_slurm(found, SlurmJob(7, "n", "RUNNING"), RunFiles(), when, self.GRACE)
+        assert (found.phase, found.missing_since, found.reason) == ("running", None, None)
+
+    def test_the_exit_record_is_a_witness(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        hand.claim(slurm_job_id=7)
+        hand.end(code=None, signal=9)
+        found = made_row()
+        apply_absence(found, read_files(hand.run), now(), self.GRACE)
+        assert found.phase == "ended badly"
+        assert "signal 9" in str(found.reason)
+        assert (found.attempts[0].exit_signal, found.attempts[0].exit_code) == (9, None)
+
+    def test_an_exit_record_of_before_a_requeue_ends_nothing(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        hand.claim(slurm_job_id=7, restart=0)
+        hand.end(code=1)
+        found, when = made_row(), now()
+        apply_slurm(found, SlurmJob(7, "n", "COMPLETED", restarts=1), read_files(hand.run), when, self.GRACE)
+        assert found.phase == "running"
+        hand.claim(2, slurm_job_id=7, restart=1)
+        hand.end(2, code=0)
+        apply_slurm(found, SlurmJob(7, "n", "COMPLETED", restarts=1), read_files(hand.run), when, self.GRACE)
+        assert found.phase == "ended well"
+        assert [(one.number, one.exit_code) for one in found.attempts] == [(1, 1), (2, 0)]
+
+    def test_completed_without_an_exit_record_is_a_failure_after_its_grace(self) -> None:
+        found, when = made_row(), now()
+        job = SlurmJob(7, "n", "COMPLETED", exit_code=0)
+        apply_slurm(found, job, RunFiles(), when, self.GRACE)
+        assert found.phase == "running"
+        apply_slurm(found, job, RunFiles(), when + self.GRACE, self.GRACE)
+        assert found.phase == "ended badly"
+        assert "exit record" in str(found.reason)
+
+    def test_slurms_words_are_kept(self) -> None:
+        found = made_row()
+        apply_slurm(found, SlurmJob(7, "n", "NEVER_SEEN", flags=("ODD",), nodes=("n1",)), RunFiles(), now(), self.GRACE)
+        assert (found.state, found.flags, found.slurm_nodes, found.phase) == ("NEVER_SEEN", ["ODD"], ["n1"], "unknown")

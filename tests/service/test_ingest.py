@@ -1,0 +1,131 @@
+"""Reading spools: whole lines, each once, wherever it was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from lockstep_service.boundary import Application
+from lockstep_service.dispatch import ingest
+from lockstep_service.dispatch.ingest import read_piece, read_spools
+from lockstep_service.metrics import repository
+from lockstep_service.tables import RecordRow
+
+from .conftest import HandMadeRun
+
+Json = dict[str, Any]
+
+
+def stored(app: Application, job_id: str) -> list[Json]:
+    with app.database.reading() as session:
+        rows = session.scalars(
+            select(RecordRow)
+            .where(RecordRow.job_id == job_id)
+            .order_by(RecordRow.attempt, RecordRow.rank, RecordRow.seq)
+        ).all()
+    return [
+        {"v": 1, "attempt": one.attempt, "rank": one.rank, "seq": one.seq, "time": one.time, "kind": one.kind, "step": one.step,
+         "values": json.loads(one.values)}
+        for one in rows
+    ]  # fmt: skip
+
+
+def spooled(run: Path) -> list[Json]:
+    lines = [line for file in run.glob("spool/*/*.jsonl") for line in file.read_bytes().split(b"\n")[:-1] if line]
+    return sorted((json.loads(line) for line in lines), key=lambda one: (one["attempt"], one["rank"], one["seq"]))
+
+
+class TestReadSpools:
+    def test_a_line_that_is_being_written_waits(
+        self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun]
+    ) -> None:
+        hand = run_of(job)
+        first, second = hand.line(step=1, loss=1.0), hand.line(step=2, loss=2.0)
+        file = hand.spool(first, second[:-5])
+        read_spools(app, hand.id, hand.run)
+        assert len(stored(app, hand.id)) == 1
+        with file.open("ab") as opened:
+            opened.write(second[-5:])
+        read_spools(app, hand.id, hand.run)
+        assert stored(app, hand.id) == spooled(hand.run)
+
+    def test_what_was_shipped_before_is_not_stored_twice(
+        self, app: Application, browser: TestClient, job: Json, job_token: str, run_of: Callable[[Json], HandMadeRun]
+    ) -> None:
+        hand = run_of(job)
+        lines = [hand.line(step=step, loss=1.0) for step in range(1, 11)]
+        hand.spool(*lines)
+        browser.post(
+            f"/api/v1/jobs/{hand.id}/records",
+            content=b"".join(lines[3:7]),
+            headers={"Authorization": f"Bearer {job_token}"},
+        ).raise_for_status()
+        read_spools(app, hand.id, hand.run)
+        assert stored(app, hand.id) == spooled(hand.run)
+
+    def test_a_line_that_is_no_record_holds_nothing_up(
+        self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun]
+    ) -> None:
+        hand = run_of(job)
+        hand.spool(hand.line(step=1), b"\x00\x00\x00\n", hand.line(step=2))
+        read_spools(app, hand.id, hand.run)
+        assert [one["step"] for one in stored(app, hand.id)] == [1, 2]
+
+    def test_all_attempts_and_nodes(self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun]) -> None:
+        hand = run_of(job)
+        hand.spool(hand.line(0, step=1), node="node1")
+        hand.spool(hand.line(1, step=1), node="node2")
+        hand.spool(hand.line(0, step=1, attempt=2), attempt=2)
+        read_spools(app, hand.id, hand.run)
+        assert stored(app, hand.id) == spooled(hand.run)
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.tuples(st.integers(1, 400), st.sampled_from(["read", "repeat", "forget"])), max_size=12))
+    def test_however_it_is_cut_and_repeated_the_records_are_the_spools(
+        self,
+        app: Application,
+        api: TestClient,
+        spec: Json,
+        run_of: Callable[[Json], HandMadeRun],
+        cuts: list[tuple[int, str]],
+    ) -> None:
+        """``forget``: the position is lost, as if the database were restored from a copy."""
+        hand = run_of(api.post("/api/v1/jobs", json=spec).json())
+        whole = b"".join(hand.line(rank, step=step, loss=step / 7) for step in range(1, 8) for rank in range(2))
+        written = 0
+        for size, then in cuts:
+            hand.spool(whole[written : written + size])
+            written = min(len(whole), written + size)
+            read_spools(app, hand.id, hand.run)
+            if then == "repeat":
+                read_spools(app, hand.id, hand.run)
+            elif then == "forget":
+                with app.database.writing() as session:
+                    repository.keep_offset(session, hand.id, "1/node1.jsonl", 0)
+            assert [one["seq"] for one in stored(app, hand.id) if one["rank"] == 0] == [
+                one["seq"] for one in spooled(hand.run) if one["rank"] == 0
+            ]
+        hand.spool(whole[written:])
+        read_spools(app, hand.id, hand.run)
+        assert stored(app, hand.id) == spooled(hand.run)
+
+
+def test_a_piece_ends_behind_a_line_and_is_never_longer_than_it_must(tmp_path: Path) -> None:
+    line = b'{"v":1,"attempt":1,"rank":0,"seq":1,"time":1,"kind":"step","step":1,"values":{}}\n'
+    file = tmp_path / "node.jsonl"
+    file.write_bytes(line * 10)
+    piece = read_piece(file, 0, limit=len(line) * 3 + 5)
+    assert piece is not None
+    assert (len(piece.records), piece.end) == (3, 3 * len(line))
+    small = read_piece(file, 0, limit=10)
+    assert small is not None
+    assert small.end == len(line)
+    assert read_piece(file, 10 * len(line)) is None
+    assert len(line) < ingest._PIECE

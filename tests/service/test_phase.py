@@ -1,0 +1,67 @@
+"""The table from Slurm's words to a phase."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep_service.jobs.phase import ENDED, NO_EXIT_RECORD, PHASES, by_exit, outcome
+from lockstep_slurm.job.rundir import Exit
+
+WELL = Exit(1, 1, 0, None, 0, "node1", None, 1764000000.0)
+BADLY = Exit(1, 1, 3, None, 2, "node1", "It had enough.", 1764000000.0)
+KILLED = Exit(1, 1, None, 9, 2, "node1", None, 1764000000.0)
+exits = st.sampled_from([None, WELL, BADLY, KILLED])
+flags = st.lists(st.sampled_from(["COMPLETING", "REQUEUED", "STAGE_OUT", "TOMORROW"]), max_size=2).map(tuple)
+
+
+@given(
+    st.text(st.characters(categories=["Lu"]), max_size=12).filter(lambda word: word not in PHASES),
+    flags,
+    exits,
+    st.booleans(),
+)
+def test_a_word_that_is_not_known_means_unknown_and_never_failed(
+    word: str, flags: tuple[str, ...], exit_: Exit | None, over: bool
+) -> None:
+    found = outcome(word, flags, None, exit_, grace_over=over)
+    assert found.phase == "unknown"
+    assert word in str(found.reason)
+
+
+@given(st.sampled_from(sorted(PHASES)), flags, st.none() | st.text(), exits, st.booleans())
+def test_only_an_exit_record_of_code_0_ends_well(
+    state: str, flags: tuple[str, ...], told: str | None, exit_: Exit | None, over: bool
+) -> None:
+    found = outcome(state, flags, told, exit_, grace_over=over)
+    assert found.phase != "ended well" or (state == "COMPLETED" and exit_ is WELL)
+    assert not found.ended or PHASES[state] in ENDED
+    assert found.phase != "ended badly" or found.reason
+    assert found.ended or not ("COMPLETING" not in flags and PHASES[state] == "ended badly" and "REQUEUED" not in flags)
+
+
+def test_completed_with_no_exit_record_waits_a_little_and_is_then_a_failure_that_is_said_plainly() -> None:
+    assert outcome("COMPLETED", (), None, None, grace_over=False).phase == "running"
+    found = outcome("COMPLETED", (), None, None, grace_over=True)
+    assert (found.phase, found.reason) == ("ended badly", NO_EXIT_RECORD)
+
+
+@pytest.mark.parametrize("state", [state for state, phase in PHASES.items() if phase == "ended badly"])
+def test_slurms_bad_end_is_one_even_when_the_training_was_done(state: str) -> None:
+    assert outcome(state, (), None, WELL, grace_over=True).phase == "ended badly"
+
+
+def test_the_exit_records_own_words_are_the_reason() -> None:
+    assert outcome("FAILED", (), None, BADLY, grace_over=True).reason == (
+        "It had enough. (rank 2 on node1 ended with exit code 3)"
+    )
+    assert "signal 9" in str(by_exit(KILLED).reason)
+
+
+def test_a_requeue_waits_again() -> None:
+    assert outcome("NODE_FAIL", ("REQUEUED",), "BeginTime", None, grace_over=True).phase == "waiting"
+
+
+def test_why_it_waits_is_slurms_word() -> None:
+    assert outcome("PENDING", (), "Resources", None, grace_over=True).reason == "Resources"

@@ -1,0 +1,180 @@
+"""The service as a process: its notes, its end, and that being killed costs no record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from .conftest import HandMadeRun
+
+Json = dict[str, Any]
+PROGRAM = """
+import sys
+from pathlib import Path
+from lockstep_service import server
+from lockstep_service.settings import Settings
+from lockstep_slurm.errors import LockstepError
+try:
+    sys.exit(server.run(Settings(home=Path(sys.argv[1]), client="local", ingest_seconds=0.05, exit_grace_seconds=1)))
+except LockstepError as error:
+    sys.exit(str(error))
+"""
+
+
+class Service:
+    """A service process."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> httpx.Client:
+        """Starts it and returns a client with its token once it is ready."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(self.home)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        note = self.home / "service.json"
+        deadline = time.monotonic() + 60
+        while not (note.exists() and json.loads(note.read_text())["pid"] == self.process.pid):
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        url = json.loads(note.read_text())["url"]
+        token = (self.home / "token").read_text().strip()
+        return httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def end(self, how: signal.Signals) -> tuple[int, str]:
+        """Ends it; its exit code and all that it printed."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        printed, _ = self.process.communicate(timeout=20)
+        return self.process.returncode, printed
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    found = Service(tmp_path / "home")
+    yield found
+    if found.process is not None and found.process.poll() is None:
+        found.end(signal.SIGKILL)
+
+
+def test_says_where_it_is_while_it_is_and_ends_in_good_order_with_a_reader_connected(service: Service) -> None:
+    with service.start() as client:
+        home = service.home
+        assert {(home / name).stat().st_mode & 0o777 for name in ("token", "session.key", "service.json")} == {0o600}
+        assert home.stat().st_mode & 0o777 == 0o700
+        ended = threading.Event()
+
+        def follow() -> None:
+            with client.stream("GET", "/events") as answer:
+                for _ in answer.iter_raw():
+                    pass
+            ended.set()
+
+        reader = threading.Thread(target=follow)
+        reader.start()
+        while "GET /api/v1/events" not in str(_printed_so_far(service, client)):
+            time.sleep(0.05)
+        began = time.monotonic()
+        code, printed = service.end(signal.SIGTERM)
+        took = time.monotonic() - began
+        reader.join(5)
+    assert ended.is_set()
+    assert code == 0
+    assert took < 5
+    assert not (home / "service.json").exists()
+    token = (home / "token").read_text().strip()
+    assert f"/#token={token}" in printed
+    assert printed.count(token) == 1
+    assert "ERROR" not in printed
+
+
+def _printed_so_far(service: Service, client: httpx.Client) -> str:
+    """Whether the stream is open cannot be seen from its silence: any change makes it speak."""
+    client.get("/jobs")
+    return "GET /api/v1/events"
+
+
+def test_a_second_service_of_one_home_is_refused(service: Service) -> None:
+    service.start().close()
+    second = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(service.home)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert second.returncode == 1
+    assert "Another `lockstep serve`" in second.stderr
+    assert service.process is not None
+    assert f"process {service.process.pid}" in second.stderr
+
+
+def test_killed_again_and_again_it_loses_no_record_and_doubles_none(
+    service: Service, made_by_hand: Callable[[], HandMadeRun]
+) -> None:
+    hand = made_by_hand()
+    hand.claim()
+    total = 6000
+    enough = threading.Event()
+
+    def write() -> None:
+        for step in range(1, total + 1):
+            hand.spool(*(hand.line(rank, step=step, loss=1 / step, samples_per_s=100.0) for rank in range(2)))
+            if step % 100 == 0:
+                enough.wait(0.01)
+
+    writer = threading.Thread(target=write)
+    with service.start() as client:
+        writer.start()
+        client.post("/jobs/import", json={"run_dir": str(hand.run)}).raise_for_status()
+    counts = []
+    for _ in range(3):
+        time.sleep(0.2)
+        service.end(signal.SIGKILL)
+        counts.append(_count(service.home))
+        service.start().close()
+    enough.set()
+    writer.join()
+    hand.end()
+    with httpx.Client(timeout=30) as client:
+        note = json.loads((service.home / "service.json").read_text())
+        headers = {"Authorization": f"Bearer {(service.home / 'token').read_text().strip()}"}
+        deadline = time.monotonic() + 60
+        while client.get(f"{note['url']}/api/v1/jobs/{hand.id}", headers=headers).json()["phase"] != "ended well":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        with client.stream("GET", f"{note['url']}/api/v1/jobs/{hand.id}/events", headers=headers) as events:
+            assert "event: end" in "".join(events.iter_text())
+    service.end(signal.SIGTERM)
+    with closing(sqlite3.connect(service.home / "lockstep.db")) as database:
+        rows = database.execute('SELECT rank, seq, step, "values" FROM records ORDER BY seq, rank').fetchall()
+    lines = [json.loads(line) for line in (hand.run / "spool" / "1" / "node1.jsonl").read_text().splitlines()]
+    expected = sorted(
+        ((one["rank"], one["seq"], one["step"], one["values"]) for one in lines), key=lambda one: (one[1], one[0])
+    )
+    assert [(rank, seq, step, json.loads(values)) for rank, seq, step, values in rows] == expected
+    assert len(rows) == 2 * total
+    assert counts == sorted(counts)
+
+
+def _count(home: Path) -> int:
+    with closing(sqlite3.connect(home / "lockstep.db")) as database:
+        return int(database.execute("SELECT count(*) FROM records").fetchone()[0])
+
+
+def test_the_processes_own_files_are_its_users(service: Service) -> None:
+    service.start().close()
+    others = [path for path in service.home.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()]
+    assert others == []
+    assert os.access(service.home / "lockstep.db", os.W_OK)
