@@ -1,0 +1,49 @@
+// @vitest-environment jsdom
+// Signing in by the address, and errors that a person can read.
+import { describe, expect, it } from "vitest";
+import { asProblem, Problem, problemFrom } from "./problem";
+import { takeToken } from "./session";
+
+describe("the token in the address", () => {
+  const open = (address: string) => {
+    window.history.replaceState(null, "", address);
+    const token = takeToken(window.location, window.history);
+    return { token, left: window.location.pathname + window.location.search + window.location.hash };
+  };
+
+  it("is taken and leaves nothing of itself behind", () => {
+    expect(open("/jobs/7?tab=log#token=s3cr%2Bt")).toEqual({ token: "s3cr+t", left: "/jobs/7?tab=log" });
+    expect(window.history.length).toBe(1);
+  });
+
+  it("leaves another fragment as it is", () => {
+    expect(open("/#main")).toEqual({ token: null, left: "/#main" });
+    expect(open("/#token=a&b=1")).toEqual({ token: "a", left: "/#b=1" });
+  });
+});
+
+describe("a problem", () => {
+  it("is read from RFC 9457's document", async () => {
+    const document = {
+      type: "about:blank",
+      title: "No such job",
+      status: 404,
+      detail: "No job has the id x.",
+      errors: [{ where: "path.id", message: "is unknown", value: "x" }, "noise"],
+    };
+    const problem = await problemFrom(new Response(JSON.stringify(document), { status: 404 }));
+    expect(problem).toMatchObject({ status: 404, title: "No such job", detail: "No job has the id x." });
+    expect(problem.errors).toEqual([{ where: "path.id", message: "is unknown" }]);
+  });
+
+  it("is a plain sentence where a proxy answered with a page", async () => {
+    const problem = await problemFrom(new Response("<html>", { status: 502, statusText: "Bad Gateway" }));
+    expect(problem).toMatchObject({ status: 502, title: "The service answered 502", detail: "Bad Gateway" });
+  });
+
+  it("says that the service cannot be reached where there was no answer", () => {
+    expect(asProblem(new TypeError("Failed to fetch"))).toMatchObject({ status: 0, title: "The service cannot be reached" });
+    const known = new Problem(409, "Ended", "It has ended.");
+    expect(asProblem(known)).toBe(known);
+  });
+});

@@ -1,0 +1,19 @@
+// The names this application uses for the shapes in the service's OpenAPI document.
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+
+/** A job as lists and events carry it: without its spec. */
+export type Job = Schemas["JobSummary"];
+/** A job as its own page has it. */
+export type JobWithSpec = Schemas["Job"];
+export type Phase = Job["phase"];
+export type Last = Schemas["Last"];
+export type Attempt = Schemas["Attempt"];
+export type Logs = Schemas["LogText"];
+export type Metrics = Schemas["Metrics"];
+export type MetricSeries = Schemas["Series"];
+export type RankFigures = Schemas["RankFigures"];
+/** The data of a job's events, by the event's name. */
+export type JobEvents = Schemas["JobEvent"];
+export type JobsChanged = Schemas["JobsChanged"];

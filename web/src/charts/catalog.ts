@@ -1,0 +1,91 @@
+// Which metric is drawn where: the ones every training has, and whatever else a script reports.
+import type { MetricSeries } from "../api/types";
+import { figure, percent, seconds } from "../format/numbers";
+import { percentTicks, plainTicks, secondTicks } from "../format/ticks";
+import type { ChartSpec } from "./Chart";
+
+export const THROUGHPUT: ChartSpec = {
+  id: "throughput",
+  title: "Throughput",
+  unit: "samples/s",
+  curves: [{ name: "samples_per_s", label: "all ranks", color: "--series-1", smooth: true }],
+  format: (value) => figure(value),
+  ticks: plainTicks,
+  zero: true,
+};
+
+export const LOSS: ChartSpec = {
+  id: "loss",
+  title: "Loss",
+  unit: "",
+  curves: [
+    { name: "loss", label: "training", color: "--series-2", smooth: true },
+    { name: "evaluation_loss", label: "evaluation", color: "--series-3", sparse: true },
+  ],
+  format: (value) => figure(value),
+  ticks: plainTicks,
+  canLog: true,
+};
+
+const ACCURACY: ChartSpec = {
+  id: "accuracy",
+  title: "Accuracy",
+  unit: "evaluation",
+  curves: [{ name: "accuracy", label: "accuracy", color: "--series-4", sparse: true }],
+  format: (value) => percent(value),
+  ticks: percentTicks,
+};
+
+const COMMUNICATION: ChartSpec = {
+  id: "communication",
+  title: "Wait for gradients",
+  unit: "",
+  curves: [{ name: "communication_s", label: "wait", color: "--series-5", smooth: true }],
+  format: seconds,
+  ticks: secondTicks,
+  zero: true,
+};
+
+const STEP_TIME: ChartSpec = {
+  id: "step-time",
+  title: "Step time",
+  unit: "",
+  curves: [{ name: "seconds", label: "step", color: "--series-1", smooth: true }],
+  format: seconds,
+  ticks: secondTicks,
+  zero: true,
+};
+
+/** Charts beneath the two main ones, when there is something in them. */
+const SECONDARY = [ACCURACY, COMMUNICATION, STEP_TIME];
+// Bookkeeping of the built-in recipes: known from the spec, or shown as progress.
+const NOT_DRAWN = new Set(["epoch", "samples", "evaluation_samples"]);
+
+function other(name: string): ChartSpec {
+  return {
+    id: name,
+    title: name,
+    unit: "",
+    curves: [{ name, label: name, color: "--series-6" }],
+    format: (value) => figure(value),
+    ticks: plainTicks,
+  };
+}
+
+const cache = new Map<string, ChartSpec>();
+
+/** The charts beneath throughput and loss: known ones first, then a script's own values by name. */
+export function moreCharts(series: readonly MetricSeries[]): ChartSpec[] {
+  const names = new Set(series.filter((one) => one.step.length > 0).map((one) => one.name));
+  const known = SECONDARY.filter((spec) => spec.curves.some((curve) => names.has(curve.name)));
+  const drawn = new Set([THROUGHPUT, LOSS, ...SECONDARY].flatMap((spec) => spec.curves.map((curve) => curve.name)));
+  const rest = [...names].filter((name) => !drawn.has(name) && !NOT_DRAWN.has(name)).sort();
+  return [
+    ...known,
+    ...rest.map((name) => {
+      const spec = cache.get(name) ?? other(name);
+      cache.set(name, spec);
+      return spec;
+    }),
+  ];
+}

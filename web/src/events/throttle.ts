@@ -1,0 +1,34 @@
+// A refresh that is asked for often and runs calmly: the first at once, the last never lost, never two at a time.
+
+export interface Throttled {
+  (): void;
+  cancel: () => void;
+}
+
+/**
+ * Runs `refresh` at most once per `interval` (milliseconds), and not before the run before it has ended: on a busy
+ * machine an answer may take longer than the interval, and a refresh that cut off the one before it would never end.
+ */
+export function throttle(interval: number, refresh: () => Promise<unknown>): Throttled {
+  let running = false;
+  let again = false;
+  const life = new AbortController();
+
+  const run = async () => {
+    running = true;
+    do {
+      again = false;
+      // A refresh tells of its own failure where its result is shown; here it only ends.
+      await Promise.allSettled([refresh(), new Promise((later) => setTimeout(later, interval))]);
+    } while (again && !life.signal.aborted);
+    running = false;
+  };
+  const call = () => {
+    if (life.signal.aborted) return;
+    if (running) again = true;
+    else void run();
+  };
+  return Object.assign(call, {
+    cancel: () => life.abort(),
+  });
+}

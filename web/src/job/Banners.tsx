@@ -1,0 +1,36 @@
+// What a person must not overlook: a bad end, and figures that may be old.
+import type { Job } from "../api/types";
+import type { Connection } from "../events/stream";
+import { exact } from "../format/times";
+import { Prose } from "../ui/Prose";
+import { RelativeTime } from "../ui/RelativeTime";
+
+export function Banners({ job, connection }: { job: Job; connection: Connection }) {
+  return (
+    <>
+      {job.phase === "ended badly" && (
+        <div className="banner bad" role="alert" data-testid="banner-ended-badly">
+          <strong>The job ended badly.</strong> {" "}
+          <Prose text={job.reason ?? "Slurm gave no reason; the log's last lines may."} />
+        </div>
+      )}
+      {job.phase === "unknown" && (
+        <div className="banner warn" role="status" data-testid="banner-unknown">
+          <strong>How the job stands is not known.</strong>{" "}
+          <Prose text={job.reason ?? "Slurm said a word that Lockstep does not know; nothing is assumed of it."} />
+        </div>
+      )}
+      {job.stale_since && (
+        <div className="banner warn" role="status" data-testid="banner-stale">
+          <strong>Stale since {exact(job.stale_since)}</strong> (<RelativeTime moment={job.stale_since} />
+          ). Slurm cannot be asked; what is shown of it is the last that was heard.
+        </div>
+      )}
+      {connection === "lost" && (
+        <div className="banner warn" role="status" data-testid="banner-lost">
+          <strong>The service does not answer.</strong> The training does not depend on it; this page catches up by itself.
+        </div>
+      )}
+    </>
+  );
+}

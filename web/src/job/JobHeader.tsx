@@ -1,0 +1,71 @@
+// A job's name, how it stands, where it runs, and the one thing that can be done to it.
+import { Link } from "@tanstack/react-router";
+import type { Job } from "../api/types";
+import type { Connection } from "../events/stream";
+import { UNKNOWN } from "../format/numbers";
+import { Live } from "../ui/Live";
+import { PhaseBadge, SlurmState } from "../ui/PhaseBadge";
+import { Prose } from "../ui/Prose";
+import { RelativeTime } from "../ui/RelativeTime";
+import { CancelButton } from "./CancelButton";
+import { isOver } from "./phase";
+import { shape } from "./shape";
+
+export function JobHeader({ job, connection }: { job: Job; connection: Connection }) {
+  const waitingFor = !isOver(job.phase) && job.reason;
+  return (
+    <header className="job-head">
+      <div className="job-title">
+        <nav aria-label="Breadcrumb" className="crumbs">
+          <Link to="/">Jobs</Link>
+        </nav>
+        <h1>{job.name}</h1>
+        <PhaseBadge phase={job.phase} />
+        <SlurmState state={job.state} flags={job.flags} />
+        {waitingFor && <span className="waiting-for"><Prose text={job.reason ?? ""} /></span>}
+        <span className="job-actions">
+          <Live connection={connection} />
+          {!isOver(job.phase) && <CancelButton id={job.id} name={job.name} />}
+        </span>
+      </div>
+      <dl className="facts">
+        <Fact name={job.client === "local" ? "Ran" : "Slurm job"}>
+          {job.client === "local" ? "without Slurm" : <span className="mono">{job.slurm_job_id ?? UNKNOWN}</span>}
+        </Fact>
+        <Fact name="Placement">{shape(job).long}</Fact>
+        {job.nodes.length > 0 && (
+          <Fact name="On">
+            <span className="mono nodes" title={job.nodes.join(", ")}>
+              {job.nodes.join(", ")}
+            </span>
+          </Fact>
+        )}
+        <Fact name="Submitted">
+          <RelativeTime moment={job.created_at} />
+        </Fact>
+        {job.started_at && (
+          <Fact name="Started">
+            <RelativeTime moment={job.started_at} />
+          </Fact>
+        )}
+        {job.ended_at && (
+          <Fact name="Ended">
+            <RelativeTime moment={job.ended_at} />
+          </Fact>
+        )}
+        <Fact name="Id">
+          <span className="mono id">{job.id}</span>
+        </Fact>
+      </dl>
+    </header>
+  );
+}
+
+function Fact({ name, children }: { name: string; children: React.ReactNode }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}

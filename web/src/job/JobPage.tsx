@@ -1,0 +1,48 @@
+// One job: how it stands, its curves, and everything behind them.
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { jobQuery, metricsQuery } from "../api/jobs";
+import { useJobEvents } from "../events/useJobEvents";
+import { ErrorView } from "../ui/ErrorView";
+import { AttemptsTab } from "./AttemptsTab";
+import { Banners } from "./Banners";
+import { JobHeader } from "./JobHeader";
+import { KeyFigures } from "./KeyFigures";
+import { LogTab } from "./LogTab";
+import { OverviewTab } from "./OverviewTab";
+import { ScriptTab } from "./ScriptTab";
+import { SpecTab } from "./SpecTab";
+import { TabBar } from "./TabBar";
+import type { Tab } from "./tabs";
+import { useJobTitle } from "./useJobTitle";
+
+export function JobPage({ id, tab }: { id: string; tab: Tab }) {
+  const job = useQuery(jobQuery(id));
+  const metrics = useQuery(metricsQuery(id));
+  const { connection, logSize, complete } = useJobEvents(id);
+  useJobTitle(job.data);
+
+  if (job.isPending) return <p className="quiet-note">Reading the job…</p>;
+  if (job.data === undefined) {
+    return (
+      <ErrorView error={job.error} retry={() => void job.refetch()}>
+        <Link to="/" className="button">
+          All jobs
+        </Link>
+      </ErrorView>
+    );
+  }
+  return (
+    <article className="job" data-testid="job" data-job-id={id} data-complete={complete}>
+      <JobHeader job={job.data} connection={connection} />
+      <Banners job={job.data} connection={connection} />
+      <KeyFigures job={job.data} metrics={metrics.data} />
+      <TabBar id={id} attempts={job.data.attempts.length} />
+      {tab === "overview" && <OverviewTab job={job.data} metrics={metrics} />}
+      {tab === "attempts" && <AttemptsTab attempts={job.data.attempts} />}
+      {tab === "script" && <ScriptTab id={id} name={job.data.name} />}
+      {tab === "log" && <LogTab id={id} name={job.data.name} attempts={job.data.attempts} size={logSize} />}
+      {tab === "spec" && <SpecTab spec={job.data.spec} runDir={job.data.run_dir} />}
+    </article>
+  );
+}

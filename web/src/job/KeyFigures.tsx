@@ -1,0 +1,49 @@
+// The figures a person looks at first, like the face of an instrument.
+import type { JobWithSpec, Metrics } from "../api/types";
+import { count, figure, percent, UNKNOWN } from "../format/numbers";
+import { duration, elapsed } from "../format/times";
+import { ProgressBar } from "../ui/ProgressBar";
+import { useNow } from "../ui/useNow";
+import { isOver } from "./phase";
+import { remaining } from "./remaining";
+
+export function KeyFigures({ job, metrics }: { job: JobWithSpec; metrics: Metrics | undefined }) {
+  const now = useNow();
+  const { last } = job;
+  const ran = elapsed(job.started_at, isOver(job.phase) ? (job.ended_at ?? last.time) : null, now);
+  const left = job.phase === "running" && metrics ? remaining(metrics.series, last.steps ?? null) : null;
+  return (
+    <section className="figures panel" aria-label="Key figures">
+      <div className="figure-row">
+        <Figure id="samples-per-s" name="Throughput" value={figure(last.samples_per_s)} unit="samples/s" />
+        <Figure id="loss" name="Loss" value={figure(last.loss)} />
+        <Figure id="accuracy" name="Accuracy" value={percent(last.accuracy)} />
+        <Figure id="communication" name="Communication" value={percent(last.communication_share)} unit="of step time" />
+        <Figure id="elapsed" name="Elapsed" value={ran === null ? UNKNOWN : duration(ran)} />
+      </div>
+      {last.step != null && (
+        <div className="step-line">
+          {last.steps != null && last.steps > 0 && <ProgressBar done={last.step} total={last.steps} label="Steps done" />}
+          <span className="num" data-testid="figure-step" data-step={last.step}>
+            step {count(last.step)}
+            {last.steps != null && <span className="dim"> of {count(last.steps)}</span>}
+            {last.epoch != null && <span className="dim"> · epoch {count(last.epoch)}</span>}
+            {left !== null && <span className="dim"> · about {duration(left)} left</span>}
+          </span>
+        </div>
+      )}
+    </section>
+  );
+}
+
+function Figure({ id, name, value, unit }: { id: string; name: string; value: string; unit?: string }) {
+  return (
+    <dl className="figure">
+      <dt>{name}</dt>
+      <dd data-testid={`figure-${id}`}>
+        {value}
+        {unit && value !== UNKNOWN && <span className="unit"> {unit}</span>}
+      </dd>
+    </dl>
+  );
+}

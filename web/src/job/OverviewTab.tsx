@@ -1,0 +1,67 @@
+// The curves of a job and its ranks.
+import type { UseQueryResult } from "@tanstack/react-query";
+import { useMemo, useState } from "react";
+import type { JobWithSpec, Metrics } from "../api/types";
+import { makeAxis, type AxisMode } from "../charts/axis";
+import { LOSS, moreCharts, THROUGHPUT } from "../charts/catalog";
+import { Chart } from "../charts/Chart";
+import { ErrorView } from "../ui/ErrorView";
+import { isOver } from "./phase";
+import { RankTable } from "./RankTable";
+
+const TALL = 260;
+const LOW = 160;
+const MODES: [AxisMode, string][] = [
+  ["step", "Steps"],
+  ["time", "Running time"],
+];
+
+export function OverviewTab({ job, metrics }: { job: JobWithSpec; metrics: UseQueryResult<Metrics> }) {
+  const [mode, setMode] = useState<AxisMode>("step");
+  const series = metrics.data?.series;
+  const axis = useMemo(() => makeAxis(series ?? [], mode), [series, mode]);
+  const more = useMemo(() => moreCharts(series ?? []), [series]);
+
+  if (series === undefined) {
+    if (metrics.isError) return <ErrorView error={metrics.error} retry={() => void metrics.refetch()} />;
+    return <p className="quiet-note">Reading the curves…</p>;
+  }
+  if (series.every((one) => one.step.length === 0)) {
+    return (
+      <p className="quiet-note" data-testid="no-metrics">
+        {isOver(job.phase)
+          ? "The job reported no values. Its log may say why."
+          : "Throughput and loss appear here with the first steps of the training."}
+      </p>
+    );
+  }
+  return (
+    <>
+      <div className="chart-bar">
+        <div className="switch" role="group" aria-label="Horizontal axis">
+          {MODES.map(([value, name]) => (
+            <button key={value} type="button" aria-pressed={value === mode} onClick={() => setMode(value)}>
+              {name}
+            </button>
+          ))}
+        </div>
+        <span className="page-note">
+          {job.ranks > 1 && "Band: lowest to highest rank (throughput: times the ranks). "}
+          Strong line: running mean. Drag to zoom; double-click for all.
+        </span>
+      </div>
+      <div className="charts">
+        <Chart spec={THROUGHPUT} series={series} axis={axis} height={TALL} />
+        <Chart spec={LOSS} series={series} axis={axis} height={TALL} />
+      </div>
+      {more.length > 0 && (
+        <div className="charts more-charts">
+          {more.map((spec) => (
+            <Chart key={spec.id} spec={spec} series={series} axis={axis} height={LOW} />
+          ))}
+        </div>
+      )}
+      <RankTable ranks={metrics.data?.by_rank ?? []} />
+    </>
+  );
+}

@@ -1,0 +1,83 @@
+// What a job's page works out from what the service says.
+import { describe, expect, it } from "vitest";
+import type { Logs, MetricSeries } from "../api/types";
+import { append, asShown, EMPTY, endOf, full, MOST, PIECE, prepend, startOf, type LogWindow } from "./log";
+import { remaining } from "./remaining";
+import { shape } from "./shape";
+import { tabFrom } from "./tabs";
+
+function piece(offset: number, text: string, size = offset + text.length): Logs {
+  return { attempt: 1, text, offset, next_offset: offset + text.length, size, files: ["job-12.log"] };
+}
+
+const shown = (log: LogWindow) => log.pieces.map(({ text }) => text).join("");
+
+describe("the log's window", () => {
+  it("grows at its end", () => {
+    const log = append(append(EMPTY, piece(0, "one\n")), piece(4, "two\n"));
+    expect(shown(log)).toBe("one\ntwo\n");
+    expect(log.pieces).toHaveLength(1);
+  });
+
+  it("takes nothing twice and leaves no hole", () => {
+    const log = append(EMPTY, piece(0, "one\n"));
+    expect(append(log, piece(0, "one\n"))).toBe(log);
+    expect(append(log, piece(9, "later\n"))).toBe(log);
+    expect(prepend(log, piece(0, "one\n"))).toBe(log);
+  });
+
+  it("grows at its start when earlier lines are asked for", () => {
+    const log = prepend(append(EMPTY, piece(4, "two\n", 8)), piece(0, "one\n"));
+    expect(shown(log)).toBe("one\ntwo\n");
+    expect([startOf(log), endOf(log), log.size]).toEqual([0, 8, 8]);
+  });
+
+  it("never holds more than its bound, however long the log is", () => {
+    let log = EMPTY;
+    for (let offset = 0; offset < 3 * MOST; offset += PIECE) log = append(log, piece(offset, "x".repeat(PIECE)));
+    expect(endOf(log)).toBe(3 * MOST);
+    expect(endOf(log) - startOf(log)).toBe(MOST);
+    expect(full(log)).toBe(true);
+  });
+
+  it("is shown as a terminal would: no colours, an overwritten line in its last state", () => {
+    expect(asShown("\u001b[31mred\u001b[0m\n10 %\r50 %\r100 %\ndone\r\n")).toBe("red\n100 %\ndone\n");
+  });
+});
+
+describe("the time that is left", () => {
+  const steps = (attempt: number, from: number, pace: number): MetricSeries => {
+    const step = Array.from({ length: 10 }, (_, index) => from + index);
+    const none = step.map(() => null);
+    const time = step.map((_, index) => index * pace);
+    return { name: "loss", attempt, aggregate: "mean", kind: "step", step, time, value: none, min: none, max: none, ranks: 1 };
+  };
+
+  it("follows the pace of the newest attempt", () => {
+    expect(remaining([steps(1, 1, 100), steps(2, 11, 0.5)], 120)).toBeCloseTo(50);
+  });
+
+  it("is not guessed where too little is known", () => {
+    expect(remaining([], 100)).toBeNull();
+    expect(remaining([steps(1, 1, 1)], null)).toBeNull();
+  });
+
+  it("is never negative", () => {
+    expect(remaining([steps(1, 1, 1)], 5)).toBe(0);
+  });
+});
+
+describe("a job's shape", () => {
+  it("is nodes times ranks on each", () => {
+    expect(shape({ nodes_requested: 2, ranks: 8 })).toEqual({ short: "2 × 4", long: "2 nodes × 4 ranks" });
+  });
+
+  it("is the ranks alone where they are not spread evenly", () => {
+    expect(shape({ nodes_requested: 2, ranks: 3 })).toEqual({ short: "3", long: "3 ranks" });
+    expect(shape({ nodes_requested: 0, ranks: 1 }).long).toBe("1 rank");
+  });
+});
+
+it("an address names only tabs that there are", () => {
+  expect([tabFrom("log"), tabFrom("../etc"), tabFrom(3)]).toEqual(["log", undefined, undefined]);
+});

@@ -1,0 +1,45 @@
+// All jobs, newest first, live.
+import { useInfiniteQuery } from "@tanstack/react-query";
+import { jobsQuery } from "../api/jobs";
+import { useJobsEvents } from "../events/useJobsEvents";
+import { plural } from "../format/numbers";
+import { useTitle } from "../shell/useTitle";
+import { ErrorView } from "../ui/ErrorView";
+import { Live } from "../ui/Live";
+import { EmptyJobs } from "./EmptyJobs";
+import { JobTable } from "./JobTable";
+
+export function JobsPage() {
+  const jobs = useInfiniteQuery(jobsQuery);
+  const connection = useJobsEvents();
+  const items = jobs.data?.pages.flatMap((page) => page.items) ?? [];
+  const running = items.filter((job) => job.phase === "running").length;
+  useTitle(running > 0 ? `${running} running` : "Jobs");
+
+  return (
+    <>
+      <div className="page-head">
+        <h1>Jobs</h1>
+        {running > 0 && <span className="page-note">{running} running</span>}
+        <Live connection={connection} />
+      </div>
+      {jobs.isPending && <p className="quiet-note">Reading the jobs…</p>}
+      {jobs.isError && <ErrorView error={jobs.error} retry={() => void jobs.refetch()} />}
+      {jobs.isSuccess && items.length === 0 && <EmptyJobs />}
+      {items.length > 0 && <JobTable jobs={items} />}
+      {items.length > 0 && (
+        <div className="more">
+          {jobs.hasNextPage && (
+            <button type="button" className="button" disabled={jobs.isFetchingNextPage} onClick={() => void jobs.fetchNextPage()}>
+              {jobs.isFetchingNextPage ? "Loading…" : "Load more"}
+            </button>
+          )}
+          <span className="page-note">
+            {plural(items.length, "job")}
+            {jobs.hasNextPage ? " shown" : ""}
+          </span>
+        </div>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,45 @@
+// The frame around every page; without a session, the way in.
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { Link, Outlet } from "@tanstack/react-router";
+import { sessionQuery, signOut } from "../api/session";
+import { ErrorView } from "../ui/ErrorView";
+import { Mark } from "./Mark";
+import { SignIn } from "./SignIn";
+
+export function Shell() {
+  const queries = useQueryClient();
+  const session = useQuery(sessionQuery);
+
+  const leave = () => {
+    void signOut().finally(() => {
+      queries.clear();
+      queries.setQueryData(sessionQuery.queryKey, null);
+    });
+  };
+  return (
+    <>
+      <a className="skip" href="#main">
+        Skip to the content
+      </a>
+      <header className="top">
+        <Link to="/" className="home" aria-label="Lockstep: all jobs">
+          <Mark /> Lockstep
+        </Link>
+        {session.data && (
+          <div className="who">
+            <span>{session.data.user}</span>
+            <button type="button" className="button quiet" onClick={leave}>
+              Sign out
+            </button>
+          </div>
+        )}
+      </header>
+      <main id="main" tabIndex={-1}>
+        {session.isPending && <p className="quiet-note">Opening…</p>}
+        {session.isError && <ErrorView error={session.error} retry={() => void session.refetch()} />}
+        {session.data === null && <SignIn />}
+        {session.data && <Outlet />}
+      </main>
+    </>
+  );
+}

@@ -1,0 +1,29 @@
+// How the dashboard is built, served while it is worked on, and tested.
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vitest/config";
+
+const service = process.env.LOCKSTEP_URL ?? "http://127.0.0.1:8080";
+
+export default defineConfig({
+  plugins: [react()],
+  build: {
+    // The service's Content-Security-Policy is default-src 'self': an asset inlined as a data: URI would be refused.
+    assetsInlineLimit: 0,
+    rolldownOptions: {
+      output: {
+        codeSplitting: {
+          groups: [
+            { name: "charts", test: /node_modules[\\/]uplot/ },
+            { name: "vendor", test: /node_modules[\\/]/ },
+          ],
+        },
+      },
+    },
+  },
+  server: {
+    host: "127.0.0.1",
+    proxy: { "/api": { target: service, changeOrigin: true, headers: { origin: service } } },
+  },
+  // A test that needs a page says so in its first line; the others are spared the wait for one.
+  test: { environment: "node", restoreMocks: true },
+});
