@@ -1,0 +1,208 @@
+"""``submit``, ``ls``, ``show``, ``watch``, ``logs``, ``cancel`` and ``import``: the service's client."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from lockstep_slurm.cli.api import Api, Json
+from lockstep_slurm.cli.output import Exit, age, console, errors, number, phase, print_json
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the end of one, or a name (the newest).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put over the file, such as resources.nodes=4.")
+]
+SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The job's spec, a TOML file.")]
+
+
+def submit(
+    file: SpecArgument,
+    settings: SetOption = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the job to its end; exit 0 only if it ended well.")
+    ] = False,
+    key: Annotated[
+        str | None, typer.Option("--idempotency-key", help="The same key submits once, however often it is sent.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a training to the service."""
+    from lockstep_slurm.job import file as spec_file
+
+    spec = spec_file.read(file, settings or ())
+    with Api() as api:
+        headers = {"Idempotency-Key": key} if key else None
+        job = api.post("/jobs", spec.model_dump(mode="json", exclude_none=True), headers)
+        errors.print(
+            f"{job['name']} {job['id']} accepted; {api.address.url}/jobs/{job['id']}", markup=False, soft_wrap=True
+        )
+        if watch:
+            _follow(api, job["id"], as_json=as_json)
+        elif as_json:
+            print_json(job)
+
+
+def ls(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    jobs: list[Json] = []
+    with Api() as api:
+        cursor: str | None = None
+        while len(jobs) < limit:
+            page = api.get("/jobs", limit=min(limit - len(jobs), 200), **({"cursor": cursor} if cursor else {}))
+            jobs += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+    if as_json:
+        print_json(jobs)
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("JOB", "NAME", "PHASE", "STATE", "NODES", "SAMPLES/S", "LOSS", "ACCURACY", "AGE"):
+        table.add_column(
+            heading,
+            no_wrap=heading in {"JOB", "PHASE"},
+            justify="right" if heading in {"NODES", "SAMPLES/S", "LOSS", "ACCURACY", "AGE"} else "left",
+        )
+    for job in jobs:
+        last = job["last"]
+        table.add_row(
+            job["id"],
+            Text(job["name"]),
+            phase(job),
+            job["state"] or "-",
+            str(job["nodes_requested"]),
+            *(number(last[key]) for key in ("samples_per_s", "loss", "accuracy")),
+            age(job["created_at"]),
+        )
+    console.print(table)
+    if not jobs:
+        errors.print("no jobs yet; submit one with `lockstep submit examples/digits.toml --watch`")
+
+
+def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
+    """Show one job: Slurm's state, attempts, and the newest figures."""
+    with Api() as api:
+        found = api.get(f"/jobs/{api.job_id(job)}")
+    if as_json:
+        print_json(found)
+        return
+    last = found["last"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in (
+        ("job", found["id"]),
+        ("name", Text(found["name"])),
+        ("phase", phase(found)),
+        ("Slurm", f"job {found['slurm_job_id'] or '-'}, {found['state'] or 'no state yet'} {' '.join(found['flags'])}"),
+        ("reason", Text(found["reason"] or "-")),
+        ("nodes", ", ".join(found["nodes"]) or f"{found['nodes_requested']} asked for"),
+        ("ranks", str(found["ranks"])),
+        ("step", f"{last['step'] or 0} of {last['steps'] or '?'}"),
+        ("throughput", f"{number(last['samples_per_s'])} samples/s"),
+        ("loss", number(last["loss"])),
+        ("accuracy", number(last["accuracy"])),
+        ("submitted", f"{age(found['created_at'])} ago"),
+        ("observed", f"{age(found['observed_at'])} ago" + (" (stale)" if found["stale_since"] else "")),
+        ("files", Text(found["run_dir"])),
+    ):
+        table.add_row(Text(name, style="dim"), value)
+    console.print(table)
+    for attempt in found["attempts"]:
+        code, signal = attempt["exit_code"], attempt["exit_signal"]
+        end = f"signal {signal}" if signal else "running" if code is None else f"exit {code}"
+        console.print(
+            f"attempt {attempt['number']}: Slurm job {attempt['slurm_job_id'] or '-'}, "
+            f"restart {attempt['restart_count']}, on {', '.join(attempt['nodes'])}: {end} {attempt['message'] or ''}",
+            markup=False,
+        )
+
+
+def watch(job: JobArgument, *, as_json: JsonOption = False) -> None:
+    """Follow a job to its end; exit 0 only if it ended well."""
+    with Api() as api:
+        _follow(api, api.job_id(job), as_json=as_json)
+
+
+def logs(
+    job: JobArgument,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+) -> None:
+    """Print a job's log."""
+    with Api() as api:
+        job_id = api.job_id(job)
+        offset = _print_log(api, job_id, 0)
+        if follow:
+            with api.events(f"/jobs/{job_id}/events", None) as source:
+                for event in source.iter_sse():
+                    if event.event in {"log", "end"}:
+                        offset = _print_log(api, job_id, offset)
+                    if event.event == "end":
+                        return
+
+
+def cancel(job: JobArgument, *, as_json: JsonOption = False) -> None:
+    """Cancel a job, whether Slurm has it already or not."""
+    with Api() as api:
+        found = api.post(f"/jobs/{api.job_id(job)}/cancel")
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{found['name']} {found['id']}: cancelling", markup=False)
+
+
+def import_run(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The run directory that the script printed.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a run that was made by hand the same page as any other job."""
+    with Api() as api:
+        job = api.post("/jobs/import", {"run_dir": str(directory.expanduser().absolute())})
+        if as_json:
+            print_json(job)
+        else:
+            console.print(
+                f"{job['name']} {job['id']} ",
+                phase(job),
+                f" {api.address.url}/jobs/{job['id']}",
+                sep="",
+                soft_wrap=True,
+            )
+
+
+def _follow(api: Api, job_id: str, *, as_json: bool) -> None:
+    from lockstep_slurm.cli import watch as watching
+
+    try:
+        job = watching.watch(api, job_id)
+    except KeyboardInterrupt:
+        errors.print(f"\nstopped watching; the job goes on: `lockstep watch {job_id}`, `lockstep cancel {job_id}`")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if as_json:
+        print_json(job)
+        raise typer.Exit(Exit.WELL if job["phase"] == "ended well" else Exit.BADLY)
+    raise typer.Exit(watching.outcome(job))
+
+
+def _print_log(api: Api, job_id: str, offset: int) -> int:
+    """Prints what the log has from ``offset`` on and returns where it ends; control characters of a log stay out."""
+    while True:
+        page = api.get(f"/jobs/{job_id}/logs", offset=offset)
+        sys.stdout.write(
+            "".join(character for character in page["text"] if character.isprintable() or character in "\n\t")
+        )
+        sys.stdout.flush()
+        if page["next_offset"] == offset or page["next_offset"] >= page["size"]:
+            return int(page["next_offset"])
+        offset = page["next_offset"]

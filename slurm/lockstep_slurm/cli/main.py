@@ -1,0 +1,77 @@
+"""The command's entry point: which subcommands there are, and how every error ends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+
+from lockstep_slurm.cli import cluster, jobs, script, serve
+from lockstep_slurm.cli.api import ProblemError
+from lockstep_slurm.cli.home import NoServiceError
+from lockstep_slurm.cli.output import Exit, console, errors
+from lockstep_slurm.errors import LockstepError
+
+app = typer.Typer(
+    name="lockstep",
+    help="Scale-out deep-learning training on CPU clusters under Slurm.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve.serve)
+app.command()(jobs.submit)
+app.command()(jobs.ls)
+app.command()(jobs.show)
+app.command()(jobs.watch)
+app.command()(jobs.logs)
+app.command()(jobs.cancel)
+app.command()(script.script)
+app.command("import")(jobs.import_run)
+app.add_typer(cluster.app, name="cluster")
+app.command()(serve.token)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
+    if value:
+        console.print(f"lockstep {importlib.metadata.version('lockstep')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Scale-out deep-learning training on CPU clusters under Slurm."""
+
+
+def main() -> None:
+    """Runs the command; an error a person can act on is printed without a traceback, with its exit code."""
+    try:
+        app()
+    except NoServiceError as error:
+        _end(error, Exit.UNREACHABLE)
+    except ProblemError as error:
+        _end(error, Exit.INPUT if error.status in {400, 404, 409, 413, 422} else Exit.BADLY)
+    except LockstepError as error:
+        _end(error, _code(error))
+
+
+def _code(error: LockstepError) -> Exit:
+    from lockstep_slurm.job.file import SpecError
+
+    return Exit.INPUT if isinstance(error, SpecError) else Exit.BADLY
+
+
+def _end(error: LockstepError, code: Exit) -> None:
+    errors.print(f"lockstep: {error}", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The command by itself: quick to start, light in what it imports, and plain about what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from support.lockstep import EXAMPLES, Lockstep
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_loads_nothing_heavy() -> None:
+    done = python(
+        "import sys, lockstep_slurm.cli.main\n"
+        "heavy = {'torch', 'horovod', 'fastapi', 'sqlalchemy', 'uvicorn', 'lockstep_service', 'lockstep_worker'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_subcommand_whose_extra_is_missing_says_what_to_install() -> None:
+    done = python(
+        "import sys\n"
+        "sys.modules['fastapi'] = None\n"
+        "sys.argv = ['lockstep', 'serve']\n"
+        "from lockstep_slurm.cli.main import main\n"
+        "main()"
+    )
+    assert done.returncode == 1
+    assert "pip install 'lockstep[service]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_script_prints_the_script_alone(tmp_path: Path) -> None:
+    ours = Lockstep(tmp_path, None)
+    done = ours.run("script", EXAMPLES / "digits.toml", "--set", "resources.nodes=3", "--runs", "/scratch/runs")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=digits\n#SBATCH --nodes=3\n")
+    assert "\nruns=/scratch/runs\n" in done.stdout
+    assert done.stderr == ""
+
+
+def test_an_unknown_subcommand_or_option_is_bad_input(tmp_path: Path) -> None:
+    ours = Lockstep(tmp_path, None)
+    assert ours.run("sumbit").returncode == 2
+    assert ours.run("ls", "--jsn").returncode == 2
+    assert ours.run("submit").returncode == 2
+
+
+def test_a_token_that_is_not_there_yet_is_said_plainly(tmp_path: Path) -> None:
+    done = Lockstep(tmp_path, None).run("token")
+    assert done.returncode == 1
+    assert "lockstep serve" in done.stderr
+
+
+def test_an_address_that_does_not_answer_is_exit_code_3(tmp_path: Path) -> None:
+    ours = Lockstep(tmp_path, None)
+    (tmp_path / "token").write_text("t\n")
+    ours.environment["LOCKSTEP_URL"] = "http://127.0.0.1:9"
+    done = ours.run("show", "x")
+    assert done.returncode == 3
+    assert "does not answer" in done.stderr
