@@ -1,0 +1,53 @@
+# Two commands: `make demo` shows Lockstep at work, `make test` passes the tests. Both install what is missing.
+# docs/set-up.md says more.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := slurm worker service migrations tests benchmarks tools examples
+
+.DEFAULT_GOAL := help
+.PHONY: help demo stop test setup check lint types imports web web-check lock
+
+help:
+	@echo "make demo    a real training through a real Slurm on this machine, and its page"
+	@echo "make stop    end what make demo started"
+	@echo "make test    install what is missing, then lint, types and all tests"
+	@echo "make setup   only install what is missing, for development"
+	@echo "make check   lint, formats, types, import directions, the dashboard's own checks"
+	@echo "make web     build the dashboard"
+	@echo "make lock    write requirements/*.lock anew (UPGRADE=1: with the newest versions allowed)"
+
+demo:
+	@$(PYTHON) tools/setup.py demo
+	@$(BIN)/python tools/demo.py
+
+stop:
+	@if [ -x $(BIN)/lockstep ]; then $(BIN)/python tools/demo.py --stop; else echo "Nothing was set up here: nothing runs."; fi
+
+setup:
+	@$(PYTHON) tools/setup.py test
+
+test: setup
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest
+
+check: lint types imports web-check
+
+lint:
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types:
+	$(BIN)/mypy
+	MYPYPATH=tools:tests $(BIN)/mypy tools/*.py tests
+
+imports:
+	$(BIN)/lint-imports
+
+web:
+	@$(PYTHON) tools/setup.py web
+
+web-check:
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web run check
+
+lock:
+	@$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)

@@ -1,0 +1,86 @@
+"""Ranks launched for real, as ``srun`` or a person starts them, and what they left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lockstep_slurm.job.rundir import spool_files
+
+ROOT = Path(__file__).parents[2]
+
+
+class Launched:
+    """One run of the launcher, and what it left."""
+
+    def __init__(self, run: Path, arguments: list[str], environment: dict[str, str]) -> None:
+        self.run = run
+        self.log = run / "logs" / f"test-{os.urandom(4).hex()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lockstep_worker.launch", "--run", str(run), *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+
+    def wait(self, seconds: float = 120) -> int:
+        """The exit code."""
+        return self.process.wait(seconds)
+
+    @property
+    def text(self) -> str:
+        """What it printed so far."""
+        return self.log.read_text()
+
+    def records(self, kind: str | None = None, attempt: int = 1) -> list[dict[str, Any]]:
+        """The records of all nodes, of one kind if it is given."""
+        lines = [line for file in spool_files(self.run, attempt) for line in file.read_text().splitlines()]
+        found = [json.loads(line) for line in lines]
+        return [record for record in found if kind in (None, record["kind"])]
+
+
+def processes_of(run: Path) -> list[str]:
+    """What still runs for a run directory, by command line or environment, as text for a failing test."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and int(folder.name) != os.getpid():
+            try:
+                command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if run.name.encode() in command or f"LOCKSTEP_RUN={run}".encode() in environment:
+                found.append(f"{folder.name}: {command.replace(bytes(1), b' ').decode()}")
+    return found
+
+
+def base_environment() -> dict[str, str]:
+    """This process's environment without what a launcher reads."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "LOCKSTEP_", "OMP_"))}
+
+
+def task(
+    rank: int, *, nodes: int = 2, per_node: int = 1, job: int = 7, restart: int = 0, step: int = 0
+) -> dict[str, str]:
+    """The variables of one task of ``srun`` (Slurm 22.05) on nodes node1, node2, ... that are all this machine."""
+    node = rank // per_node
+    return {
+        "SLURM_JOB_ID": str(job),
+        "SLURM_STEP_ID": str(step),
+        "SLURM_RESTART_COUNT": str(restart),
+        "SLURM_CLUSTER_NAME": "site",
+        "SLURM_JOB_NODELIST": f"node[1-{nodes}]" if nodes > 1 else "node1",
+        "SLURM_STEP_NODELIST": f"node[1-{nodes}]" if nodes > 1 else "node1",
+        "SLURM_STEP_TASKS_PER_NODE": f"{per_node}(x{nodes})" if nodes > 1 else str(per_node),
+        "SLURM_STEP_NUM_TASKS": str(nodes * per_node),
+        "SLURM_NTASKS": str(nodes * per_node),
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank % per_node),
+        "SLURM_NODEID": str(node),
+        "SLURMD_NODENAME": f"node{node + 1}",
+    }
