@@ -2,7 +2,7 @@
 # docs/set-up.md says more.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := slurm worker service migrations tests benchmarks tools examples
+SOURCES := $(wildcard slurm worker service migrations tests benchmarks tools examples)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo stop test setup check lint types imports web web-check lock

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lockstep_slurm.cluster import ClusterInfo, down, up
-from support import browser, postgres, skips
+from support import browser, postgres, skips, slurm
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,23 +57,10 @@ def pytest_make_collect_report(
     return report
 
 
-def needs_slurm() -> None:
-    """Skips where no one-machine Slurm can run at all."""
-    if os.geteuid() != 0:
-        pytest.skip("a one-machine Slurm needs root")
-    missing = [
-        name
-        for name in ("munged", "slurmctld", "slurmd")
-        if not shutil.which(name, path="/usr/sbin:/sbin:" + os.environ["PATH"])
-    ]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[ClusterInfo]:
     """A one-machine Slurm with two nodes; tests share it, so each waits for its own jobs and leaves none behind."""
-    needs_slurm()
+    slurm.needed()
     folder = Path(tempfile.mkdtemp(prefix="lockstep-slurm-"))
     try:
         yield up("tests", 2, folder / "c")

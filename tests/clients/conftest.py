@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from clients.desk import Desk
-from conftest import needs_slurm
 from lockstep_slurm.client import CommandClient, LocalClient
 from lockstep_slurm.cluster import ClusterInfo, down, up
+from support import slurm
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ class OwnCluster:
 
 @pytest.fixture(scope="module")
 def own_cluster() -> Iterator[OwnCluster]:
-    needs_slurm()
+    slurm.needed()
     folder = Path(tempfile.mkdtemp(prefix="lockstep-clients-"))
     try:
         yield OwnCluster(up("clients", 1, folder / "c", min_job_age=2))

@@ -73,4 +73,4 @@ class TestSelect:
 def test_the_package_has_the_clients_and_nothing_it_does_not_have() -> None:
     assert lockstep_slurm.client.LocalClient is LocalClient
     with pytest.raises(AttributeError, match="PySlurmClient"):
-        _ = lockstep_slurm.client.PySlurmClient  # type: ignore[attr-defined]
+        _ = lockstep_slurm.client.PySlurmClient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def names(count: int) -> tuple[str, ...]:
     return tuple(f"node{number}" for number in range(1, count + 1))
 
 
-def write_sysfs(folder: Path, siblings: list[tuple[int, ...]], package_of: dict[int, int]) -> Path:
+def write_sysfs(folder: Path, siblings: Sequence[Sequence[int]], package_of: dict[int, int]) -> Path:
     for group in siblings:
         for cpu in group:
             topology = folder / f"cpu{cpu}" / "topology"

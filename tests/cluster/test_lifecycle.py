@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import needs_slurm
 from lockstep_slurm.cluster import ClusterError, ClusterInfo, daemons, down, processes, status, up
+from lockstep_slurm.cluster.configuration import Ports
 from lockstep_slurm.cluster.layout import LONGEST_FOLDER, Layout
+from support import slurm as one_machine
 
 
 def slurm(info: ClusterInfo, *command: str) -> str:
@@ -36,7 +37,7 @@ def running(folder: Path) -> dict[str, processes.Process]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """An empty folder for a cluster of the test's own, with a short path; what runs in it is ended afterwards."""
-    needs_slurm()
+    one_machine.needed()
     parent = Path(tempfile.mkdtemp(prefix="lockstep-c-"))
     yield parent / "c"
     for left in parent.iterdir():
@@ -196,10 +197,10 @@ def test_a_port_that_another_program_takes_meanwhile_is_given_up(folder: Path, m
         other.listen()
         choose, offered = daemons.free_ports, []
 
-        def taken_at_first(nodes: int) -> daemons.Ports:
+        def taken_at_first(nodes: int) -> Ports:
             ports = choose(nodes)
             offered.append(ports)
-            return daemons.Ports(other.getsockname()[1], ports.nodes) if len(offered) == 1 else ports
+            return Ports(other.getsockname()[1], ports.nodes) if len(offered) == 1 else ports
 
         monkeypatch.setattr(daemons, "free_ports", taken_at_first)
         up("one", 1, folder)
@@ -232,7 +233,7 @@ def test_state_and_key_are_for_their_owner_alone(folder: Path) -> None:
 
 
 def test_the_command_tells_as_json_what_runs(lockstep_home: Path) -> None:
-    needs_slurm()
+    one_machine.needed()
     try:
         told = json.loads(lockstep("cluster", "up", "--nodes", "1", "--json").stdout)
         assert told["nodes"] == ["node1"]

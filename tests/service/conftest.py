@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import NullPool, create_engine, text
 
 from lockstep_service.app import create_app
 from lockstep_service.auth.service import token_hash
@@ -21,9 +22,25 @@ from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
 from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import Claim, Exit, as_json, claim_file, exit_file, make_run_directory, spool_file
+from support import postgres
 
 Json = dict[str, Any]
 SPEC: Json = {"name": "digits", "training": {"model": "digits-mlp", "data": "digits", "epochs": 2}}
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres_server: postgres.Server) -> str:
+    """One PostgreSQL database for all tests here: making one for each takes longer than the tests."""
+    return postgres_server.new_database()
+
+
+@pytest.fixture
+def postgres_url(postgres_database: str) -> str:
+    """That database, emptied."""
+    with create_engine(postgres_database, poolclass=NullPool).begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    return postgres_database
 
 
 @pytest.fixture

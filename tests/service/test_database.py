@@ -72,9 +72,14 @@ class TestSqlite:
     def test_what_fails_is_rolled_back(self, tmp_path: Path) -> None:
         database = Database(f"sqlite:///{tmp_path / 'a.db'}")
         database.upgrade()
-        with pytest.raises(RuntimeError), database.writing() as session:
-            session.execute(text("INSERT INTO clusters (name, client, answer) VALUES ('a', 'local', '{}')"))
-            raise RuntimeError
+
+        def fail() -> None:
+            with database.writing() as session:
+                session.execute(text("INSERT INTO clusters (name, client, answer) VALUES ('a', 'local', '{}')"))
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fail()
         with database.reading() as session:
             assert session.execute(text("SELECT count(*) FROM clusters")).scalar_one() == 0
         database.close()

@@ -6,6 +6,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +25,12 @@ from lockstep_slurm.job.identity import new_job_id
 from .conftest import HandMadeRun
 
 Json = dict[str, Any]
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """One database is enough here: what is streamed is read as elsewhere."""
+    return f"sqlite:///{tmp_path / 'lockstep.db'}"
 
 
 @pytest.fixture
@@ -60,7 +68,7 @@ def read(client: httpx.Client, path: str, count: int, last: str | None = None) -
     with connect_sse(client, "GET", path, headers=headers) as source:
         source.response.raise_for_status()
         events = source.iter_sse()
-        return [event for event, _ in zip(events, range(count), strict=False)] if count else list(events)
+        return list(islice(events, count or None))
 
 
 class TestStreamJobEvents:

@@ -31,8 +31,8 @@ def stored(app: Application, job_id: str) -> list[Json]:
             .order_by(RecordRow.attempt, RecordRow.rank, RecordRow.seq)
         ).all()
     return [
-        {"v": 1, "attempt": one.attempt, "rank": one.rank, "seq": one.seq, "time": one.time, "kind": one.kind, "step": one.step,
-         "values": json.loads(one.values)}
+        {"v": 1, "attempt": one.attempt, "rank": one.rank, "seq": one.seq, "time": one.time, "kind": one.kind,
+         "step": one.step, "values": json.loads(one.values)}
         for one in rows
     ]  # fmt: skip
 
@@ -86,7 +86,7 @@ class TestReadSpools:
         read_spools(app, hand.id, hand.run)
         assert stored(app, hand.id) == spooled(hand.run)
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(st.lists(st.tuples(st.integers(1, 400), st.sampled_from(["read", "repeat", "forget"])), max_size=12))
     def test_however_it_is_cut_and_repeated_the_records_are_the_spools(
         self,

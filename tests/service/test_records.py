@@ -141,8 +141,9 @@ class TestParse:
         ("bad", "says"),
         [(b"{", "not JSON"), (b"[]", "object"), (b"\xff", "UTF-8"), (line(2, rank=-1), "rank -1"), (line(0), "seq 0"),
          (line(2, time="now"), "time 'now'"), (line(2, time=1e300), "time"), (line(2, values=[]), "values"),
-         (line(2, v=2), "reads 1"), (line(2, kind=""), "kind"), (line(2, kind="a\x00b"), "kind"), (line(2, step=1.5), "step"),
-         (line(True), "seq True"), (line(2, values={"a": None}), "values.a"), (line(2, values={"a": True}), "values.a"),
+         (line(2, v=2), "reads 1"), (line(2, kind=""), "kind"), (line(2, kind="a\x00b"), "kind"),
+         (line(2, step=1.5), "step"), (line(True), "seq True"), (line(2, values={"a": None}), "values.a"),
+         (line(2, values={"a": True}), "values.a"),
          (line(2).replace(b"{}", b'{"loss":NaN}'), "NaN"), (b"[" * 100_000, "nested"), (b" " * (1 << 21), "bytes long"),
          (line(2, step=2**63), "step"), (b'{"v": ' + b"9" * 5000 + b"}", "JSON")],
     )  # fmt: skip

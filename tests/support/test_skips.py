@@ -44,7 +44,7 @@ def test_the_failure_says_why_it_was_skipped(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_expected_failure_is_not_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     judged = report("tests/other.py::test_x")
-    judged.wasxfail = "known"  # type: ignore[attr-defined]
+    judged.wasxfail = "known"
     skips.judge(judged, EXPECTED)
     assert judged.outcome == "skipped"
 

@@ -7,14 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
 import setup as set_up
 import steps
 import system
 
+ROOT = Path(__file__).parents[2]
 PROFILES = ("demo", "test")
 
 

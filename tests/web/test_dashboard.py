@@ -22,7 +22,7 @@ TRAINING_MS = 90_000
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lockstep]:
     """A service that runs jobs on this machine."""
     assert (DIST / "index.html").is_file(), (
-        "web/dist has not been built: npm --prefix web ci && npm --prefix web run build"
+        "web/dist is missing; run: npm --prefix web ci && npm --prefix web run build"
     )
     ours = Lockstep(tmp_path_factory.mktemp("home"), None)
     ours.start("local")
@@ -169,7 +169,7 @@ def test_a_job_is_cancelled_only_after_a_question(service: Lockstep, page: Page,
 def test_a_job_that_is_not_there(service: Lockstep, page: Page) -> None:
     page.goto(address(service, "/jobs/019aaf3e-0000-7000-8000-000000000000"))
     expect(page.get_by_test_id("error")).to_contain_text("019aaf3e-0000-7000-8000-000000000000")
-    page.get_by_role("link", name="All jobs").click()
+    page.get_by_test_id("error").get_by_role("link", name="All jobs").click()
     expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
     page.goto(address(service, "/no/such/page", token=False))
     expect(page.get_by_test_id("not-found")).to_be_visible()

@@ -25,7 +25,7 @@ from lockstep_worker.processes import Helper
 from lockstep_worker.writer import CLOSING
 from support.ranks import base_environment
 
-START = {"node": "node1", "local_rank": 0, "pid": 1, "size": 1}
+START: dict[str, float | int | str | list[float]] = {"node": "node1", "local_rank": 0, "pid": 1, "size": 1}
 
 
 class Node:
@@ -271,17 +271,19 @@ def test_outside_lockstep_a_report_says_so_once_and_does_nothing(capsys: pytest.
     assert capsys.readouterr().err.count("not started by Lockstep") == 1
 
 
-def test_a_node_folder_of_somebody_else_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_folder_of_somebody_else_is_refused(run: Path) -> None:
     from lockstep_worker.claim import claim
     from lockstep_worker.errors import WorkerError
     from lockstep_worker.world import local
 
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     world = local(0, 1, "x", 0)
     own = claim(run, world)
     folder = node_folder(run, own, world)
     assert folder.stat().st_mode & 0o077 == 0
     assert node_folder(run, own, world) == folder
     folder.chmod(0o777)
-    with pytest.raises(WorkerError, match="not a folder of ours alone"):
-        node_folder(run, own, world)
+    try:
+        with pytest.raises(WorkerError, match="not a folder of ours alone"):
+            node_folder(run, own, world)
+    finally:
+        folder.rmdir()

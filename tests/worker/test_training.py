@@ -213,7 +213,8 @@ class TestBadEnds:
             pids = {record["rank"]: record["values"]["pid"] for record in launched.records("start")}
             return pids if len(pids) == ranks else None
 
-        return wait_for(found, 60, "not all ranks reported")
+        pids: dict[int, int] = wait_for(found, 60, "not all ranks reported")
+        return pids
 
     def test_a_killed_training_is_recorded_with_its_signal(self, endless: Path, launch: Launch) -> None:
         launched = launch(endless, 2)
@@ -232,12 +233,18 @@ class TestBadEnds:
     def test_a_killed_wrapper_takes_its_training_along(self, endless: Path, launch: Launch) -> None:
         launched = launch(endless, slurm=task(0, nodes=1))
         (pid,) = self.trainings(launched, 1).values()
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        socket = Path(
+            next(line for line in environment if line.startswith(b"LOCKSTEP_SOCKET=")).decode().partition("=")[2]
+        )
+        assert socket.exists()
         launched.process.kill()
         launched.wait()
         wait_for(
             lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text(), 5, "it trains on"
         )
         wait_for(lambda: processes_of(endless) == [], 20, "something is left")
+        assert not socket.parent.exists()
         assert is_contiguous(launched)
         assert read_exit(endless, 1) is None, "whoever was killed said nothing: absence is not an end"
 

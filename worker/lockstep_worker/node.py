@@ -5,6 +5,7 @@ The folder is on the node's own disk: many ranks cost the shared one a single fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -46,6 +47,16 @@ def node_folder(run: Path, claim: Claim, world: World) -> Path:
 def remove_folder(folder: Path) -> None:
     """Removes it with what is left in it."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def leave_folder(folder: Path, world: World) -> None:
+    """A rank is done with it: local rank 0 removes it; one that came after that, what it made itself."""
+    if world.local_rank == 0:
+        remove_folder(folder)
+        return
+    (folder / f"{world.local_rank}.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others are still in it
+        folder.rmdir()
 
 
 def publish_rank(folder: Path, world: World, granted: list[int], placement: RankPlacement) -> None:

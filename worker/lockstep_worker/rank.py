@@ -20,7 +20,7 @@ from lockstep_worker.addresses import address_of, interface_towards, meeting_add
 from lockstep_worker.claim import claim, follow
 from lockstep_worker.environment import Meeting, clean, training_environment
 from lockstep_worker.errors import FencedError, WorkerError
-from lockstep_worker.node import node_folder, publish_node, publish_rank, read_hosts, remove_folder
+from lockstep_worker.node import leave_folder, node_folder, publish_node, publish_rank, read_hosts
 from lockstep_worker.processes import Helper, adopt_orphans, dies_with_parent, end_descendants
 from lockstep_worker.waiting import until
 from lockstep_worker.world import World
@@ -68,8 +68,7 @@ class Rank:
         finally:
             self._ended = True
             self._end_helpers(ended_well=returncode == 0)
-            if self.world.local_rank == 0:
-                remove_folder(folder)
+            leave_folder(folder, self.world)
         return returncode if returncode >= 0 else 128 - returncode
 
     def _train(self, own: Claim, folder: Path) -> int:

@@ -47,7 +47,7 @@ class Server(RendezvousHTTPServer):  # type: ignore[misc]
         self._left: set[str] = set()
 
     def server_bind(self) -> None:
-        """Binds, without the look-up of its own name that the base class makes: a name server that is away costs it 5 s."""
+        """Binds, without the base class's look-up of its own name: a name server that is away costs 5 s."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 

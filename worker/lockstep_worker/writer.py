@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lockstep_slurm.job.rundir import spool_file
+from lockstep_worker.node import remove_folder
 from lockstep_worker.shipping import Shipper
 from lockstep_worker.spool import MAX_RECORD, Spool
 
@@ -49,6 +50,8 @@ class Writer:
         self._flush_at = 0.0
         self._closing = False
         self._ends_at: float | None = None
+        self.orphaned = False
+        """Whether the wrapper died without a word."""
 
     def run(self) -> None:
         """Returns once the wrapper is done and every rank has closed, or ``LINGER`` seconds after the wrapper died."""
@@ -84,7 +87,7 @@ class Writer:
             return
         self._selector.unregister(descriptor)
         if not self._closing:
-            self._closing = True
+            self._closing = self.orphaned = True
             self._ends_at = time.monotonic() + LINGER
 
     def _accept(self) -> None:
@@ -151,7 +154,10 @@ def main() -> int:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         shipper.start()
-        Writer(listener, sys.stdin.fileno(), spool).run()
+        writer = Writer(listener, sys.stdin.fileno(), spool)
+        writer.run()
+    if writer.orphaned:
+        remove_folder(options.socket.parent)  # the wrapper that would have done so is dead
     spool.close()
     if not shipper.finish(SHIP_AT_END) and shipper.error is not None:
         print(

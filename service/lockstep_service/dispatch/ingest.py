@@ -14,7 +14,7 @@ from lockstep_service.metrics import repository, service
 from lockstep_service.metrics.record import Record, RecordError, parse
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
-from lockstep_slurm.job.rundir import spool_attempts, spool_files
+from lockstep_slurm.job.rundir import exit_file, spool_attempts, spool_files
 
 _PIECE = 1 << 20
 """Bytes of a spool in one transaction."""
@@ -70,7 +70,9 @@ def read_spools(app: Application, job_id: str, run: Path) -> int:
         for file in spool_files(run, attempt):
             name = f"{attempt}/{file.name}"
             offset = offsets.get(name, 0)
-            while (piece := read_piece(file, offset)) is not None:
+            # As it is now: one that grows as fast as it is read must not keep the others waiting.
+            end = file.stat().st_size
+            while offset < end and (piece := read_piece(file, offset)) is not None:
                 with app.database.writing() as session:
                     row = jobs.lock(session, job_id)
                     if row is None:
@@ -108,6 +110,21 @@ def unfinished(app: Application, *, everything: bool) -> bool:
         if settled:
             _make_final(app, row)
     return bool(rows)
+
+
+def new_exits(app: Application) -> bool:
+    """Whether a live job has an exit record that is not stored yet: a sign that it is time to ask Slurm."""
+    with app.database.reading() as session:
+        rows = [row for row in jobs.unfinished(session) if row.phase not in ENDED and row.attempts]
+    for row in rows:
+        newest = row.attempts[-1]
+        if (
+            newest.exit_code is None
+            and newest.exit_signal is None
+            and exit_file(Path(row.run_dir), newest.number).exists()
+        ):
+            return True
+    return False
 
 
 def _make_final(app: Application, seen: JobRow) -> None:

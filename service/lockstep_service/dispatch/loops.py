@@ -21,6 +21,8 @@ _IDLE_SECONDS = 5.0
 _AFTER_ERROR_SECONDS = 2.0
 _SLOWER = 1.5
 _STUCK_SECONDS = 180.0
+_LEAST_GAP_SECONDS = 1.0
+"""Between two bulk questions to Slurm, however often the loop is woken."""
 
 
 @dataclass
@@ -70,6 +72,7 @@ class Dispatch:
         self._loops = (self._submit, self._reconcile, self._ingest)
         self._threads: list[Thread] = []
         self._pause = 0.0
+        self._asked_at = 0.0
         self._first = True
 
     def __enter__(self) -> Self:
@@ -108,6 +111,10 @@ class Dispatch:
         """One cycle; the pause grows while nothing moves, up to the polite limit."""
         app, settings = self._app, self._app.settings
         reconcile.pass_on_cancels(app)
+        gap = min(_LEAST_GAP_SECONDS, settings.reconcile_seconds) - (time.monotonic() - self._asked_at)
+        if gap > 0:
+            return gap
+        self._asked_at = time.monotonic()
         changed = reconcile.reconcile(app)
         refresh(app)
         if changed is None:
@@ -122,4 +129,6 @@ class Dispatch:
             submit.refresh_reports(self._app)
         live = ingest.unfinished(self._app, everything=self._first)
         self._first = False
+        if ingest.new_exits(self._app):
+            self._reconcile.woken.set()
         return min(1.0, self._app.settings.ingest_seconds) if live else self._app.settings.ingest_seconds

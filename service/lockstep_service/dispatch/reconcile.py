@@ -116,9 +116,10 @@ def _store(app: Application, job_id: str, job: SlurmJob | None, files: RunFiles,
             apply_slurm(row, job, files, when, grace)
         else:
             apply_absence(row, files, when, grace)
+        # That Slurm told the same again is noted for all jobs at once, and is no news to anyone.
         after, row.observed_at = row.observed_at, before
-        changed = repository.changed(session, row)
-        row.observed_at = after
+        if changed := repository.changed(session, row):
+            row.observed_at = after
         return changed
 
 

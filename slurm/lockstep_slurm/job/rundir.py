@@ -107,7 +107,7 @@ def make_run_directory(runs: Path, job_id: str, spec_json: str, script: str, *, 
 
 
 def check_run_directory(run: Path) -> Path:
-    """``run`` as an absolute path, when it is a whole run directory; else ``RunDirectoryError`` says what is missing."""
+    """``run`` as an absolute path, when it is a whole run directory; else ``RunDirectoryError`` says what is not."""
     run = run.absolute()
     if not run.is_dir():
         raise RunDirectoryError(
@@ -151,7 +151,7 @@ def file_name(text: str) -> str:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes ``path`` so that a reader sees all of it or none: another name, flushed to disk, then renamed. Mode 0600."""
+    """Writes ``path`` so that a reader sees all of it or none: another name, flushed, then renamed. Mode 0600."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -10,25 +10,29 @@ export interface Throttled {
  * machine an answer may take longer than the interval, and a refresh that cut off the one before it would never end.
  */
 export function throttle(interval: number, refresh: () => Promise<unknown>): Throttled {
+  let calls = 0;
   let running = false;
-  let again = false;
-  const life = new AbortController();
+  let cancelled = false;
 
-  const run = async () => {
-    running = true;
-    do {
-      again = false;
-      // A refresh tells of its own failure where its result is shown; here it only ends.
-      await Promise.allSettled([refresh(), new Promise((later) => setTimeout(later, interval))]);
-    } while (again && !life.signal.aborted);
+  const run = async (): Promise<void> => {
+    const answered = calls;
+    // A refresh tells of its own failure where its result is shown; here it only ends.
+    await Promise.allSettled([refresh(), new Promise((later) => setTimeout(later, interval))]);
     running = false;
+    if (calls > answered) start();
+  };
+  const start = () => {
+    if (running || cancelled) return;
+    running = true;
+    void run();
   };
   const call = () => {
-    if (life.signal.aborted) return;
-    if (running) again = true;
-    else void run();
+    calls += 1;
+    start();
   };
   return Object.assign(call, {
-    cancel: () => life.abort(),
+    cancel: () => {
+      cancelled = true;
+    },
   });
 }

@@ -12,8 +12,9 @@ export function Shell() {
 
   const leave = () => {
     void signOut().finally(() => {
-      queries.clear();
       queries.setQueryData(sessionQuery.queryKey, null);
+      // What the next person must not see. The session's own query stays: this frame watches it.
+      queries.removeQueries({ predicate: (query) => query.queryKey[0] !== sessionQuery.queryKey[0] });
     });
   };
   return (

@@ -1,0 +1,1 @@
+"""Measurements, each run as ``python -m benchmarks.NAME``: a table for people, ``--json`` for scripts."""
