@@ -88,7 +88,7 @@ def service(slurm_conf: Path | None) -> None:
         if processes.environment(process).get(VERSION_MARK) == wanted and ready() is not None:
             say(f"the service runs already at {ready()}")
             return
-        say("ending a service of an earlier demo, which is not current")
+        say("ending a service that an earlier demo started: it is not ready, or not current")
         processes.end([process], patience=15.0)
     if ready() is not None:
         stop(
@@ -147,9 +147,12 @@ def free_port() -> int:
     return PORT
 
 
-def train() -> dict[str, Any]:
+def train(slurm_conf: Path | None) -> dict[str, Any]:
     """Submits the example, shows its progress to the end, and returns the job as it ended."""
-    submitted = subprocess.run([LOCKSTEP, "submit", EXAMPLE, "--json"], cwd=ROOT, stdout=subprocess.PIPE, check=False)
+    # Without Slurm there is one node, this machine: the same two ranks share it.
+    one_node = [] if slurm_conf else ["--set", "resources.nodes=1", "--set", f"placement.ranks_per_node={NODES}"]
+    command = [LOCKSTEP, "submit", EXAMPLE, "--json", *one_node]
+    submitted = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=False)
     if submitted.returncode != 0:
         stop(f"the job was not accepted (exit code {submitted.returncode}).")
     job_id = json.loads(submitted.stdout)["id"]
@@ -188,8 +191,9 @@ def main() -> None:
     home().mkdir(mode=0o700, parents=True, exist_ok=True)
     os.environ["LOCKSTEP_HOME"] = str(home())
     os.environ.pop("LOCKSTEP_URL", None)
-    service(slurm())
-    job = train()
+    slurm_conf = slurm()
+    service(slurm_conf)
+    job = train(slurm_conf)
     last = job["last"]
     say(
         f"ended well: test accuracy {last['accuracy']:.4f}, {last['samples_per_s']:,.0f} samples/s "

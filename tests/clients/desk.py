@@ -89,7 +89,12 @@ class Desk:
         """The newest completion record, which may be written a moment after the queue says that it ended."""
 
         def look() -> SlurmJob | None:
-            records = [one for one in self.client.finished([number]) if one.state in JOB_ENDS]
+            job = self.job(number)
+            records = [
+                one
+                for one in self.client.finished([number])
+                if one.state in JOB_ENDS and (job is None or one.name == job.name)
+            ]
             return records[-1] if records else None
 
         return until(look, f"a completion record of job {number}")

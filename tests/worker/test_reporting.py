@@ -265,6 +265,20 @@ def test_a_report_that_is_too_large_is_dropped_and_counted(node: Node, capsys: p
     assert "was dropped" in capsys.readouterr().err
 
 
+def test_pace_is_filled_in_where_a_script_does_not_tell_it(node: Node) -> None:
+    reporter = node.reporter()
+    reporter.report(1, "step", {"samples": 32})
+    reporter.report(2, "step", {"samples": 32})
+    reporter.report(3, "step", {"samples": 32, "seconds": 2.0})
+    reporter.report(4, "step", {"samples_per_s": 7.0})
+    reporter.close()
+    first, second, third, fourth = (record["values"] for record in node.end() if record["kind"] == "step")
+    assert first == {"samples": 32}, "nobody knows when the first step began"
+    assert second["samples_per_s"] == pytest.approx(32 / second["seconds"])
+    assert (third["seconds"], third["samples_per_s"]) == (2.0, 16.0)
+    assert fourth["samples_per_s"] == 7.0
+
+
 def test_outside_lockstep_a_report_says_so_once_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     lockstep.report(step=1, loss=1.0)
     lockstep.report(step=2, loss=1.0)

@@ -24,8 +24,10 @@ def report(*, step: int | None = None, kind: str = "step", **values: Value) -> N
 
     ``step`` is the number of steps completed so far (1 after the first). ``values`` are numbers, texts, or lists of
     numbers; an array or tensor is taken as its list, and anything else as its text. The names that a dashboard knows,
-    with their units (seconds, samples), are in docs/records.md. A ``start`` record with the rank's node and CPUs goes
-    before the first report by itself; ``report(kind="start", steps=...)`` adds how many steps are planned.
+    with their units (seconds, samples), are in docs/records.md; ``seconds`` since the last step, and from ``samples``
+    the ``samples_per_s``, are filled in where a script does not tell them itself. A ``start`` record with the rank's
+    node and CPUs goes before the first report by itself; ``report(kind="start", steps=...)`` adds how many steps
+    are planned.
 
     Never raises and never waits: what cannot be sent soon is dropped and counted in a ``gap`` record.
     """

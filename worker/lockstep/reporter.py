@@ -43,6 +43,7 @@ class Reporter:
         self._dropped = 0
         self._socket: socket.socket | None = None
         self._retry_at = 0.0
+        self._stepped_at: float | None = None
         self._lock = threading.RLock()  # re-entrant: a signal handler may report while its own thread is reporting
 
     def report(self, step: int | None, kind: str, values: Mapping[str, Any]) -> None:
@@ -55,8 +56,25 @@ class Reporter:
                 values = {**start, **values}
             elif start is not None:
                 self._put(None, "start", start)
+            if kind == "step":
+                values = {**self._pace(values), **values}
+            elif kind == "evaluation" and self._stepped_at is not None:
+                self._stepped_at = time.monotonic()  # its time is not the next step's
             self._put(step, kind, values)
             self._send()
+
+    def _pace(self, values: Mapping[str, Any]) -> dict[str, Value]:
+        """``seconds`` since this rank's last step, ``samples_per_s`` where ``samples`` are told; none at the first."""
+        now = time.monotonic()
+        before, self._stepped_at = self._stepped_at, now
+        if before is None or now <= before:
+            return {}
+        seconds = values.get("seconds", now - before)
+        pace: dict[str, Value] = {"seconds": seconds}
+        samples = values.get("samples")
+        if isinstance(samples, (int, float)) and isinstance(seconds, (int, float)) and seconds > 0:
+            pace["samples_per_s"] = samples / seconds
+        return pace
 
     def close(self, deadline: float = FLUSH_AT_EXIT) -> None:
         """Gives the writer ``deadline`` seconds to take what is queued, then closes; what is left over is lost."""

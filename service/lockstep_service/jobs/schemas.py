@@ -61,10 +61,12 @@ class Last(Wire):
     step: int | None = Field(description="The newest step that all ranks reported")
     steps: int | None = Field(description="Steps planned in all")
     epoch: float | None
-    samples_per_s: float | None = Field(description="Sum over ranks, at `step`")
+    samples_per_s: float | None = Field(description="Sum over ranks, each over its newest 20 steps up to `step`")
     loss: float | None = Field(description="Mean over ranks, at `step`")
     accuracy: float | None = Field(description="Of the newest evaluation")
-    communication_share: float | None = Field(description="Mean over ranks of communication_s / seconds, at `step`")
+    communication_share: float | None = Field(
+        description="Mean over ranks of communication_s / seconds, each over its newest 20 steps"
+    )
     time: Time | None = Field(description="When the newest of these was reported")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lockstep_service.metrics.pace import RECENT, Pace, communication_share, throughput
 from lockstep_service.metrics.record import NOT_FINITE, Record, number
 from lockstep_service.metrics.schemas import RankFigures, Series
 from lockstep_service.metrics.thinning import thin
@@ -32,9 +33,9 @@ class _Rank:
     node: str | None = None
     step: int | None = None
     step_seq: int = 0
-    samples_per_s: float | None = None
     loss: float | None = None
-    share: float | None = None
+    recent: dict[int, Pace] = field(default_factory=dict)
+    """By seq, the newest steps."""
     dropped: int = 0
     last_time: float | None = None
 
@@ -62,8 +63,10 @@ class Figures:
             self._put(record, "step", values)
             if record.seq > rank.step_seq:
                 rank.step_seq, rank.step = record.seq, record.step
-                rank.samples_per_s, rank.loss = number(values.get("samples_per_s")), number(values.get("loss"))
-                rank.share = share(values)
+                rank.loss = number(values.get("loss"))
+            rank.recent[record.seq] = Pace.of(values)
+            if len(rank.recent) > RECENT:
+                del rank.recent[min(rank.recent)]
         elif record.kind == "evaluation":
             self._put(record, "evaluation", values)
 
@@ -128,21 +131,15 @@ class Figures:
                 node=found.node,
                 attempt=attempt,
                 step=found.step,
-                samples_per_s=found.samples_per_s,
+                samples_per_s=throughput(list(found.recent.values())),
                 loss=found.loss,
-                communication_share=found.share,
+                communication_share=communication_share(list(found.recent.values())),
                 dropped=found.dropped,
                 last_time=found.last_time,
             )
             for rank, attempt in sorted(newest.items())
             for found in (self._ranks[attempt, rank],)
         ]
-
-
-def share(values: dict[str, object]) -> float | None:
-    """communication_s / seconds of one step's values; None where one of them is not told."""
-    communication, seconds = number(values.get("communication_s")), number(values.get("seconds"))
-    return communication / seconds if communication is not None and seconds else None
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -127,6 +127,25 @@ def newest_whole_step(session: Session, job_id: str, attempt: int) -> list[tuple
     return [(time, at, json.loads(values)) for time, at, values in session.execute(wanted) if at is not None]
 
 
+def recent_steps(session: Session, job_id: str, attempt: int, step: int, count: int) -> list[list[dict[str, Any]]]:
+    """Per rank, the values of its newest ``count`` step records up to and with ``step``."""
+    wanted = (
+        select(RecordRow.rank, RecordRow.values)
+        .where(
+            RecordRow.job_id == job_id,
+            RecordRow.kind == "step",
+            RecordRow.attempt == attempt,
+            RecordRow.step <= step,
+            RecordRow.step > step - count,
+        )
+        .order_by(RecordRow.rank, RecordRow.step, RecordRow.seq)
+    )
+    found: dict[int, list[dict[str, Any]]] = {}
+    for rank, values in session.execute(wanted):
+        found.setdefault(rank, []).append(json.loads(values))
+    return list(found.values())
+
+
 def newest_of_kind(session: Session, job_id: str, attempt: int, kind: str) -> tuple[float, dict[str, Any]] | None:
     """(time, values) of the newest record of this kind."""
     wanted = (

@@ -47,9 +47,9 @@ class RankFigures(Wire):
     node: str | None
     attempt: int
     step: int | None
-    samples_per_s: float | None
+    samples_per_s: float | None = Field(description="Over its newest 20 steps")
     loss: float | None
-    communication_share: float | None = Field(description="communication_s / seconds of its newest step")
+    communication_share: float | None = Field(description="communication_s / seconds over its newest 20 steps")
     dropped: int = Field(description="Reports that this rank had to drop, because it never waits")
     last_time: float | None = Field(description="Seconds since the epoch, UTC, of its newest record")
 

@@ -16,7 +16,8 @@ from lockstep_service.events.broadcaster import Change
 from lockstep_service.jobs import repository as jobs
 from lockstep_service.jobs.service import existing
 from lockstep_service.metrics import repository
-from lockstep_service.metrics.figures import mean, share
+from lockstep_service.metrics.figures import mean
+from lockstep_service.metrics.pace import RECENT, Pace, communication_share, throughput
 from lockstep_service.metrics.record import Record, RecordError, number, parse
 from lockstep_service.metrics.schemas import Acknowledgement, Metrics
 from lockstep_service.tables import JobRow
@@ -73,7 +74,9 @@ def newest_figures(session: Session, job_id: str) -> dict[str, Any]:
     times = [evaluation[0]] if evaluation else []
     if ranks:
         values = [of_rank for _, _, of_rank in ranks]
-        rates = [number(of_rank.get("samples_per_s")) for of_rank in values]
+        recent = repository.recent_steps(session, job_id, attempt, ranks[0][1], RECENT)
+        rates = [throughput([Pace.of(found) for found in of_rank]) for of_rank in recent]
+        shares = [communication_share([Pace.of(found) for found in of_rank]) for of_rank in recent]
         epochs = [epoch for of_rank in values if (epoch := number(of_rank.get("epoch"))) is not None]
         known_rates = [rate for rate in rates if rate is not None]
         figures |= {
@@ -81,7 +84,7 @@ def newest_figures(session: Session, job_id: str) -> dict[str, Any]:
             "epoch": max(epochs, default=None),
             "samples_per_s": sum(known_rates) if known_rates and len(known_rates) == len(rates) else None,
             "loss": mean([number(of_rank.get("loss")) for of_rank in values]),
-            "communication_share": mean([share(of_rank) for of_rank in values]),
+            "communication_share": mean(shares),
         }
         times.extend(time for time, _, _ in ranks)
     newest: datetime | None = moment(max(times, default=None))

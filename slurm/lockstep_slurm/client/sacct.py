@@ -33,7 +33,11 @@ def _ask(runner: Runner, user: str, selection: list[str]) -> list[SlurmJob]:
 
 
 def parse(out: str) -> list[SlurmJob]:
-    """The jobs of sacct's answer, oldest first. 22.05 does not print restarts: they are counted, per job and name."""
+    """The jobs of sacct's answer, oldest first.
+
+    22.05 does not print restarts: they are counted, per job and name. Its exit codes from 128 up are less 128, and
+    a job that ended within seconds is named "allocation" until the record of its start has arrived.
+    """
     rows = []
     for line in out.split("\n"):
         texts = line.split(UNIT)

@@ -1,0 +1,42 @@
+"""Throughput and communication share over a rank's newest steps: one step of a few milliseconds is noise, no figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lockstep_service.metrics.record import number
+
+RECENT = 20
+"""Steps that a figure of "now" is taken over."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one step record says of speed; seconds, samples."""
+
+    samples: float | None
+    seconds: float | None
+    samples_per_s: float | None
+    communication_s: float | None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Pace:
+        """From a step record's values."""
+        return cls(*(number(values.get(name)) for name in ("samples", "seconds", "samples_per_s", "communication_s")))
+
+
+def throughput(steps: Sequence[Pace]) -> float | None:
+    """Samples per second of one rank over these steps: all samples by all seconds, else the mean of what it told."""
+    timed = [(step.samples, step.seconds) for step in steps if step.samples is not None and step.seconds]
+    if timed and len(timed) == len([step for step in steps if step.samples_per_s is not None]):
+        return sum(samples for samples, _ in timed) / sum(seconds for _, seconds in timed)
+    told = [step.samples_per_s for step in steps if step.samples_per_s is not None]
+    return sum(told) / len(told) if told else None
+
+
+def communication_share(steps: Sequence[Pace]) -> float | None:
+    """communication_s by seconds of one rank over these steps; None where neither step tells both."""
+    both = [(step.communication_s, step.seconds) for step in steps if step.communication_s is not None and step.seconds]
+    return sum(waited for waited, _ in both) / sum(seconds for _, seconds in both) if both else None

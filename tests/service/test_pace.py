@@ -1,0 +1,28 @@
+"""Throughput over the newest steps: all samples by all seconds, so that one short step is no figure."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockstep_service.metrics.pace import Pace, communication_share, throughput
+
+
+def test_a_short_step_among_long_ones_counts_by_its_time() -> None:
+    steps = [Pace(10, 1.0, 10.0, 0.5), Pace(10, 0.01, 1000.0, 0.0)]
+    assert throughput(steps) == pytest.approx(20 / 1.01)
+    assert communication_share(steps) == pytest.approx(0.5 / 1.01)
+
+
+def test_what_a_script_tells_alone_is_averaged() -> None:
+    assert throughput([Pace(None, None, 10.0, None), Pace(None, None, 30.0, None)]) == 20.0
+    assert throughput([Pace(8, None, None, None)]) is None
+    assert communication_share([Pace(8, 1.0, 8.0, None)]) is None
+
+
+def test_a_first_step_that_nobody_timed_is_left_out() -> None:
+    assert throughput([Pace(32, None, None, None), Pace(32, 2.0, 16.0, None)]) == 16.0
+
+
+def test_infinite_or_missing_values_are_no_figures() -> None:
+    assert Pace.of({"samples": "NaN", "seconds": 0, "samples_per_s": "Infinity"}) == Pace(None, 0.0, None, None)
+    assert throughput([Pace(32, 0.0, None, None)]) is None
