@@ -64,3 +64,15 @@ def test_an_address_that_does_not_answer_is_exit_code_3(tmp_path: Path) -> None:
     done = ours.run("show", "x")
     assert done.returncode == 3
     assert "does not answer" in done.stderr
+
+
+def test_the_only_cluster_of_a_home_needs_no_name(tmp_path: Path) -> None:
+    ours = Lockstep(tmp_path, None)
+    (tmp_path / "cluster" / "demo").mkdir(parents=True)
+    (tmp_path / "cluster" / "demo" / "slurm.conf").touch()
+    assert "Cluster 'demo' was not running." in ours.run("cluster", "down").stdout
+    (tmp_path / "cluster" / "other").mkdir()
+    (tmp_path / "cluster" / "other" / "slurm.conf").touch()
+    done = ours.run("cluster", "down")
+    assert done.returncode == 1
+    assert "several clusters (demo, other)" in done.stderr

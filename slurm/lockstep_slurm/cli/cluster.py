@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lockstep_slurm.cli.home import home
 from lockstep_slurm.cli.output import Exit, console, errors, print_json
+from lockstep_slurm.errors import LockstepError
 
 if TYPE_CHECKING:
     from lockstep_slurm.cluster import ClusterInfo, ClusterStatus
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="A real Slurm on this machine, for development, tests and the demo.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Option(help="Clusters of different names run side by side.")]
+NameIfSeveral = Annotated[
+    str | None, typer.Option("--name", help="Which cluster, where this home has several.", show_default="the only one")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]
 
 
@@ -25,6 +29,16 @@ def _folder(name: str) -> Path:
     from lockstep_slurm.cluster import cluster_folder
 
     return cluster_folder(name, home())
+
+
+def _chosen(name: str | None) -> str:
+    """The cluster that is meant: the one named, else the only one of this home, else "default"."""
+    if name is not None:
+        return name
+    there = sorted(folder.name for folder in (home() / "cluster").glob("*") if (folder / "slurm.conf").exists())
+    if len(there) > 1 and "default" not in there:
+        raise LockstepError(f"this home has several clusters ({', '.join(there)}); say which with --name")
+    return there[0] if len(there) == 1 else "default"
 
 
 @app.command()
@@ -50,11 +64,11 @@ def up(
 
 
 @app.command()
-def status(*, name: Name = "default", as_json: AsJson = False) -> None:
+def status(*, name: NameIfSeveral = None, as_json: AsJson = False) -> None:
     """Show the nodes, and the line that lets Slurm's own commands reach them. Exits 1 when not everything runs."""
     from lockstep_slurm import cluster
 
-    found = cluster.status(_folder(name))
+    found = cluster.status(_folder(_chosen(name)))
     if as_json:
         print_json(_as_json(found) | {"running": found.running})
     else:
@@ -71,17 +85,18 @@ def status(*, name: Name = "default", as_json: AsJson = False) -> None:
 
 
 @app.command()
-def down(*, name: Name = "default", as_json: AsJson = False) -> None:
+def down(*, name: NameIfSeveral = None, as_json: AsJson = False) -> None:
     """Cancel the cluster's jobs and end its daemons; logs, job ids and completion records stay."""
     from lockstep_slurm import cluster
 
-    with errors.status(f"Ending cluster {name!r}"):
-        ran = cluster.down(_folder(name))
+    chosen = _chosen(name)
+    with errors.status(f"Ending cluster {chosen!r}"):
+        ran = cluster.down(_folder(chosen))
     if as_json:
-        print_json({"name": name, "ended": ran})
+        print_json({"name": chosen, "ended": ran})
     else:
         said = "has ended" if ran else "was not running"
-        console.print(f"Cluster {name!r} {said}.", markup=False)
+        console.print(f"Cluster {chosen!r} {said}.", markup=False)
 
 
 def _warn(warnings: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ ALLOWED = ("PATH", "HOME", "USER", "LANG")
 """What a Slurm command gets of this process's environment; with SLURM_CONF it is all that it gets."""
 _USUAL_PATH = "/usr/local/bin:/usr/bin:/bin"
 
-# Slurm's own words (libslurm 22.05 and 24.11, and strerror's) where no answer was had. "Unexpected message received"
+# Slurm's own words (libslurm 22.05, and strerror's) where no answer was had. "Unexpected message received"
 # is what `scontrol hold|release|requeue` of 22.05 say when the controller is down.
 _NO_ANSWER = re.compile(
     r"unable to contact slurm|socket timed out|zero bytes were transmitted|communication (connection|shutdown) failure"

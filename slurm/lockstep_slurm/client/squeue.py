@@ -37,7 +37,7 @@ def jobs(runner: Runner, user: str, name: str | None = None) -> list[SlurmJob]:
 
 
 def arguments(user: str, name: str | None = None) -> list[str]:
-    """The command line. Only the field names that 22.05 and newer know are used."""
+    """The command line."""
     fields = ",".join(f"{field}:{RECORD if field == FIELDS[-1] else UNIT}" for field in FIELDS)
     only = [f"--name={name}"] if name is not None else []
     return ["squeue", "--noheader", f"--user={user}", "--states=all", *only, f"--Format={fields}"]
