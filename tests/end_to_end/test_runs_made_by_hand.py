@@ -93,7 +93,8 @@ def test_a_requeued_run_by_hand_keeps_its_folder(lockstep_without_service: Locks
         slurm("scontrol", "requeue", job)
         # Slurm holds a requeued job back for two minutes unless it is told a start time.
         wait_for("the requeue", lambda: "JobState=PENDING" in slurm("scontrol", "show", "job", job))
-        slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+        # Not at once: a start in the second in which slurmd revokes the old run's credential fails (22.05).
+        slurm("scontrol", "update", f"JobId={job}", "StartTime=now+3")
         second = wait_for("the second attempt", lambda: next(ours.home.glob("runs/*/claims/000002.json"), None))
         assert second.parents[1] == run
         claim = json.loads(second.read_text())
