@@ -67,6 +67,9 @@ def _cpus(text: str) -> list[float]:
 def _forget_after_fork() -> None:
     """A forked child (a loader's worker) must not speak on its parent's connection; it makes its own if it reports."""
     global _reporter  # noqa: PLW0603
+    if _reporter is not None:
+        # What is queued is the parent's to send: a child that ends like a program would send it once more.
+        atexit.unregister(_reporter.close)
     _reporter = None
 
 

@@ -20,6 +20,8 @@ CAPACITY = 4096
 """Records that wait in memory while the writer takes none; at 200 bytes each, under 1 MiB."""
 PACKET_LIMIT = 32 * 1024
 """Bytes of one record; a larger one is dropped and counted."""
+KIND_LIMIT = 64
+"""Characters of a record's kind; what is longer is cut."""
 FLUSH_AT_EXIT = 1.0
 """Seconds that the end of a training may wait for the writer to take what is queued."""
 RETRY_AFTER = 1.0
@@ -46,9 +48,17 @@ class Reporter:
         self._stepped_at: float | None = None
         self._lock = threading.RLock()  # re-entrant: a signal handler may report while its own thread is reporting
 
-    def report(self, step: int | None, kind: str, values: Mapping[str, Any]) -> None:
+    def report(self, step: Any, kind: str, values: Mapping[str, Any]) -> None:  # noqa: ANN401 - as of ``plain``
         """Queues one record and sends what the writer takes at once."""
         if self._path is None:
+            return
+        try:
+            values = {str(name): plain(value) for name, value in values.items()}
+            step = None if step is None else _whole(step)
+        except Exception as error:  # noqa: BLE001 - of a script's own objects: no reason to end its training
+            print(f"lockstep: a report was dropped, its values cannot be read: {error!r}", file=sys.stderr)
+            with self._lock:
+                self._dropped += 1
             return
         with self._lock:
             start, self._start = self._start, None
@@ -63,7 +73,7 @@ class Reporter:
             self._put(step, kind, values)
             self._send()
 
-    def _pace(self, values: Mapping[str, Any]) -> dict[str, Value]:
+    def _pace(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """``seconds`` since this rank's last step, ``samples_per_s`` where ``samples`` are told; none at the first."""
         now = time.monotonic()
         before, self._stepped_at = self._stepped_at, now
@@ -98,7 +108,7 @@ class Reporter:
             self._disconnect()
             self._path = None
 
-    def _put(self, step: int | None, kind: str, values: Mapping[str, Any]) -> None:
+    def _put(self, step: int | None, kind: str, values: Mapping[str, Value]) -> None:
         if len(self._queue) >= self._capacity:
             self._send()
         if len(self._queue) >= self._capacity:
@@ -117,13 +127,13 @@ class Reporter:
         self._queue.append(self._packet(None, "gap", {"dropped": self._dropped}))
         self._dropped = 0
 
-    def _packet(self, step: int | None, kind: str, values: Mapping[str, Any]) -> bytes:
+    def _packet(self, step: int | None, kind: str, values: Mapping[str, Value]) -> bytes:
         record = {
             "rank": self._rank,
             "time": round(time.time(), 6),
-            "kind": kind,
+            "kind": str(kind)[:KIND_LIMIT] or "step",
             "step": step,
-            "values": {name: plain(value) for name, value in values.items()},
+            "values": values,
         }
         return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
 
@@ -160,18 +170,31 @@ class Reporter:
 
 
 def plain(value: Any) -> Value:  # noqa: ANN401 - whatever a training script has in hand
-    """``value`` as a record carries it: a number, a text, or a list of numbers; NaN and infinities are their texts."""
-    if isinstance(value, (str, int)):
-        return int(value) if isinstance(value, int) else value
+    """``value`` as a record carries it: a number, a text, or a flat list; NaN and infinities are their texts."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(int(value))
     if isinstance(value, float):
         return _finite(value)
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]  # type: ignore[misc]
+        # A matrix becomes its elements row by row: a record holds no lists of lists.
+        parts = [plain(item) for item in value]
+        return [one for part in parts for one in (part if isinstance(part, list) else [part])]  # type: ignore[misc]
     try:
         # An array, a tensor, or one of their scalars; else whatever has a value as a number.
         return plain(value.tolist()) if hasattr(value, "tolist") else _finite(float(value))
     except (TypeError, ValueError, OverflowError):
         return str(value)
+
+
+def _whole(step: Any) -> int | None:  # noqa: ANN401 - as of ``plain``
+    """A step as a whole number of 64 bits, from whatever counts it (a float, a NumPy integer, a tensor); else None."""
+    try:
+        found = int(step)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if -(2**63) <= found < 2**63 else None
 
 
 def _finite(value: float) -> float | str:
