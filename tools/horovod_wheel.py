@@ -119,8 +119,8 @@ def run(argv: list[str], log: Path, env: dict[str, str] | None = None, cwd: Path
             except subprocess.TimeoutExpired:
                 compiled = log.read_text(errors="replace").count("Building CXX object")
                 say(
-                    f"  {time.monotonic() - started:4.0f} s, {compiled} files compiled, "
-                    "of about 70; 4-6 minutes on 2 cores"
+                    f"  {time.monotonic() - started:4.0f} s, {compiled} of about 70 files compiled "
+                    "(4-6 minutes in all on 2 cores)"
                 )
     if code != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])

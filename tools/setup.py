@@ -28,8 +28,6 @@ PROFILES = ("demo", "test", "web")
 # Where the CPU build is not to be had, the same version needs these; their names begin so.
 CUDA = ("nvidia", "cuda", "triton")
 PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-# No wheel on the package index.
-SOURCE_ONLY = ("python-hostlist",)
 PIP_HINT = "Can pip reach a package index from here? `.venv/bin/pip config list` shows what it was told."
 
 
@@ -113,17 +111,10 @@ def read_lock(profile: str) -> dict[str, str]:
 
 
 def pinned(profile: str) -> None:
-    """The packages of ``requirements/<profile>.lock``, each checked against its digests.
-
-    Wheels first: setuptools is among them, with which the few that exist only as source are then built, so that no
-    tool comes in unpinned.
-    """
-    entries = read_lock(profile)
-    for what, source in (("installing pinned packages", False), ("building pinned packages", True)):
-        part = STAMPS / ("sources.txt" if source else "wheels.txt")
-        part.write_text("".join(text for pin, text in entries.items() if (pin.split("==")[0] in SOURCE_ONLY) is source))
-        how = ["--use-pep517", "--no-build-isolation"] if source else ["--only-binary", ":all:"]
-        run(what, [*PIP, "install", "--require-hashes", "--no-deps", *how, "-r", str(part)], hint=PIP_HINT)
+    """The packages of ``requirements/<profile>.lock``, each checked against its digests; none runs code to be built."""
+    lock = ROOT / "requirements" / f"{profile}.lock"
+    how = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+    run("installing pinned packages", [*PIP, "install", *how, "-r", str(lock)], hint=PIP_HINT)
 
 
 def torch_version() -> str:

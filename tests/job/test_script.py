@@ -84,6 +84,40 @@ def test_cpus_are_on_the_srun_line() -> None:
     )
 
 
+def test_a_set_up_may_do_what_it_likes_to_the_shell(dumping_python: Path, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    python = tmp_path / "python"
+    setup = tmp_path / "set up.sh"
+    # It is what makes the Python start; it has options of its own, changes the folder, and fails in between.
+    setup.write_text(
+        f'[ $# = 0 ] || return 5\nln -s "{dumping_python}" "{python}"\nset -- a b\nfalse | true\n'
+        f'cd "{tmp_path}/elsewhere"\npython=x runs=x run=x\nexport FROM_SETUP=1\n'
+    )
+    variables = {"python": "3.9", "runs": "7", "run": "8"}
+    script = tmp_path / "job.sbatch"
+    spec = spec_of(environment={"setup_file": str(setup), "variables": variables})
+    script.write_text(render(spec, ScriptSite(str(python), str(tmp_path))))
+    for arguments in ([], [str(tmp_path)]):
+        python.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["bash", "job.sbatch", *arguments],
+            env={"PATH": "/usr/bin:/bin", "SEEN": str(tmp_path)}, capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        environment = dict(pair.split("=", 1) for pair in (tmp_path / "env").read_text().split("\0") if pair)
+        assert environment.items() >= (variables | {"FROM_SETUP": "1"}).items()
+
+
+def test_a_set_up_that_fails_is_said_plainly(tmp_path: Path) -> None:
+    setup = tmp_path / "setup.sh"
+    setup.write_text("return 3\n")
+    script = tmp_path / "job.sbatch"
+    script.write_text(render(spec_of(environment={"setup_file": str(setup)}), SITE))
+    done = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (78, f"lockstep: environment.setup_file {setup} failed with 3\n")
+
+
 def test_a_venv_of_the_users_replaces_the_sites_python() -> None:
     assert "python=/home/me/venv/bin/python\n" in render(spec_of(environment={"venv": "/home/me/venv/"}), SITE)
 
@@ -130,7 +164,7 @@ def test_slurm_reads_the_header_as_it_was_meant(cluster: Any, tmp_path: Path) ->
     finally:
         slurm("scancel", job)
     assert shown["JobName"] == "header.test"
-    assert shown["NumNodes"] == "2"
+    assert shown["NumNodes"] in {"2", "2-2"}  # from-to, until the scheduler has looked at the job
     assert shown["Partition"] == "main"
     assert shown["TimeLimit"] == "01:30:00"
     assert shown["Requeue"] == "0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-import hostlist
+from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetParseError
 
 from lockstep_slurm.client.protocol import SlurmUnavailableError
 
@@ -127,8 +127,9 @@ def host_names(text: str) -> tuple[str, ...]:
     if text in _NOTHING or text == "None assigned":
         return ()
     try:
-        return tuple(hostlist.expand_hostlist(text))
-    except hostlist.BadHostlist as error:
+        # Without the resolver a name could mean a group of the machine's own ClusterShell settings.
+        return tuple(NodeSet(text, resolver=RESOLVER_NOGROUP))
+    except NodeSetParseError as error:
         raise unreadable(f"the host list {text!r}: {error}") from error
 
 
