@@ -114,8 +114,12 @@ def test_a_job_can_be_cancelled_while_it_runs(lockstep: Lockstep) -> None:
 
 
 def test_a_users_own_script_reports_like_a_recipe(lockstep: Lockstep) -> None:
-    job = lockstep.submit(example="custom/custom.toml")
-    ended = lockstep.until(job, {"ended well", "ended badly"})
-    assert ended["phase"] == "ended well", lockstep.run("logs", job).stdout
+    code, drawn = lockstep.run_in_terminal("submit", EXAMPLES / "custom" / "custom.toml", "--watch")
+    assert code == 0, drawn
+    assert "━" in drawn, "a person sees a progress bar"
+    assert "samples/s" in drawn
+    assert "loss" in drawn
+    ended = lockstep.job(lockstep.json("ls")[0]["id"])
+    assert ended["phase"] == "ended well", lockstep.run("logs", ended["id"]).stdout
     assert ended["last"]["loss"] is not None
     assert ended["last"]["samples_per_s"] > 0

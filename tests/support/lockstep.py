@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +58,26 @@ class Lockstep:
             env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=timeout, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+
+    def run_in_terminal(self, *arguments: str | Path) -> tuple[int, str]:
+        """The command in a terminal of its own, as a person has it: its exit code and all that it drew."""
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (40, 160))
+        process = subprocess.Popen(
+            ["lockstep", *map(str, arguments)],
+            env=self.environment | {"TERM": "xterm-256color", "COLUMNS": "160"},
+            cwd=self.home, stdin=theirs, stdout=theirs, stderr=theirs,
+        )  # fmt: skip
+        os.close(theirs)
+        drawn = bytearray()
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            try:
+                while chunk := terminal.read(65536):
+                    drawn += chunk
+            except OSError as error:
+                if error.errno != errno.EIO:  # how Linux says that the other side has closed
+                    raise
+        return process.wait(timeout=30), drawn.decode(errors="replace")
 
     def json(self, *arguments: str | Path) -> Any:
         """What the command prints with ``--json``; it must succeed."""
