@@ -247,6 +247,9 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(run: Path, tmp_path: Path
         (np.arange(3), [0, 1, 2]),
         (torch.tensor(0.25, requires_grad=True), 0.25),
         (torch.tensor([1.0, math.inf]), [1.0, "Infinity"]),
+        (torch.ones(2, 2), [1.0, 1.0, 1.0, 1.0]),  # the service refuses lists of lists, and all that is sent with them
+        ([[1], "a", (2, [3])], [1, "a", 2, 3]),
+        (2**63, str(2**63)),
         (None, "None"),
         ({"a": 1}, "{'a': 1}"),
     ],
@@ -254,6 +257,58 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(run: Path, tmp_path: Path
 def test_values_are_numbers_texts_or_lists(value: object, written: object) -> None:
     assert plain(value) == written
     json.dumps(plain(value), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("step", "written"),
+    [
+        (np.int64(3), 3),
+        (torch.tensor(3), 3),
+        (3.0, 3),
+        (2**63, None),
+        ("soon", None),
+    ],
+)
+def test_a_step_is_a_whole_number_whatever_counted_it(node: Node, step: object, written: int | None) -> None:
+    reporter = node.reporter()
+    reporter.report(step, "step", {})
+    reporter.close()
+    assert node.end()[-1]["step"] == written
+
+
+def test_a_report_that_cannot_be_read_is_dropped_and_counted(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    reporter = node.reporter()
+    reporter.report(0, "step", {})
+    for value in (torch.ones(3, device="meta"), Broken(), 10**5000):
+        reporter.report(1, "step", {"odd": value})
+    reporter.report(2, "step", {"loss": 1.0})
+    reporter.close()
+    records = node.end()
+    found = [(record["kind"], record["step"]) for record in records]
+    assert found == [("start", None), ("step", 0), ("gap", None), ("step", 2)]
+    assert records[2]["values"] == {"dropped": 3}
+    assert "a report was dropped" in capsys.readouterr().err
+
+
+def test_a_forked_child_that_ends_sends_nothing_of_its_parents(node: Node) -> None:
+    code = """
+import os, sys, lockstep
+lockstep.report(step=1)
+lockstep._reporter._socket.close()  # so that what follows stays in the queue
+lockstep._reporter._socket = None
+lockstep._reporter._retry_at = float("inf")
+lockstep.report(step=2)
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+"""
+    environment = base_environment() | {"LOCKSTEP_SOCKET": str(node.socket)}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=30, check=True)
+    assert [record["step"] for record in node.end()] == [None, 1, 2]
 
 
 def test_a_report_that_is_too_large_is_dropped_and_counted(node: Node, capsys: pytest.CaptureFixture[str]) -> None:

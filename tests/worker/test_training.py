@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 
 from lockstep_slurm.job.file import read
 from lockstep_slurm.job.rundir import read_claims, read_exit, spool_files
-from support.ranks import ROOT, Launched, processes_of, task
+from lockstep_slurm.job.script import ScriptSite, render
+from lockstep_slurm.job.spec import JobSpec
+from support.ranks import ROOT, Launched, base_environment, processes_of, task
 
 MLP = {
     "model": "digits-mlp",
@@ -197,6 +201,40 @@ def test_what_reaches_a_script_is_the_ranks_own_and_nothing_of_slurms(
     assert not Path(environment["LOCKSTEP_SOCKET"]).parent.exists()
 
 
+def test_a_rank_that_first_reports_when_the_others_are_done_is_heard(
+    make_run: MakeRun, launch: Launch, tmp_path: Path
+) -> None:
+    script = tmp_path / "late.py"
+    # Rank 0's wrapper has asked the writer to end when the other rank speaks for the first time.
+    script.write_text(
+        "import os, time\nimport lockstep\nfrom pathlib import Path\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    ended = Path(os.environ['LOCKSTEP_RUN'], 'exit', '1.json')\n"
+        "    while not ended.exists():\n        time.sleep(0.02)\n"
+        "    time.sleep(1)  # the writer would have gone by now\n"
+        "    lockstep.report(step=1, loss=0.5)\n"
+    )
+    run = make_run(script=str(script))
+    launched = launch(run, 2)
+    # Without Horovod nobody has come to the rendezvous, so nobody's leave is waited for.
+    assert launched.wait(20) == 0, launched.text
+    assert [(record["rank"], record["kind"]) for record in launched.records()] == [(1, "start"), (1, "step")]
+    assert processes_of(run) == []
+
+
+def test_a_killed_script_leaves_no_training_behind(make_run: MakeRun, launch: Launch, tmp_path: Path) -> None:
+    script = tmp_path / "endless.py"
+    script.write_text(REPORTS_FOR_EVER)
+    spec = JobSpec.model_validate({"training": {"script": str(script)}, "placement": {"ranks_per_node": 2}})
+    batch = tmp_path / "job.sbatch"
+    batch.write_text(render(spec, ScriptSite(sys.executable, str(tmp_path / "runs"))))
+    with subprocess.Popen(["bash", str(batch)], env=base_environment(), stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: list(tmp_path.glob("runs/*/spool/1/*.jsonl")), 60, "it did not start")
+        process.terminate()
+    (run,) = (file for file in (tmp_path / "runs").iterdir() if (file / "spec.json").exists())
+    wait_for(lambda: processes_of(run) == [], 20, "it trains on")
+
+
 class TestBadEnds:
     """However a training ends, its exit record says so, its records are kept, and no process is left."""
 
@@ -280,6 +318,36 @@ class TestBadEnds:
         assert ended is not None
         assert (ended.code, ended.signal, ended.rank) == (42, None, 1)
         assert processes_of(run) == []
+
+    @pytest.mark.parametrize(("end", "code"), [("sys.exit(42)", 42), ("os.kill(os.getpid(), 9)", 137)])
+    def test_the_rank_that_was_the_cause_is_recorded_and_not_those_that_lost_it(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path, end: str, code: int
+    ) -> None:
+        script = tmp_path / "one_ends.py"
+        # Horovod makes the other ranks raise, and they end before the one that waits for them in its shutdown.
+        script.write_text(
+            "import os, sys, torch\nimport horovod.torch as hvd\nhvd.init()\nhvd.allreduce(torch.ones(1), name='a')\n"
+            f"if hvd.rank() == 0:\n    {end}\nhvd.allreduce(torch.ones(1), name='b')\n"
+        )
+        run = make_run(script=str(script))
+        launched = launch(run, 2)
+        assert launched.wait(60) == code, launched.text
+        ended = read_exit(run, 1)
+        assert ended is not None
+        assert (ended.rank, ended.code, ended.signal) == (0, *((None, 9) if code == 137 else (code, None)))
+        assert processes_of(run) == []
+
+    def test_an_error_of_one_rank_does_not_pass_for_the_cause(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path
+    ) -> None:
+        script = tmp_path / "raises.py"
+        script.write_text("raise RuntimeError('it was me')\n")
+        run = make_run(script=str(script))
+        assert launch(run, 2).wait(60) == 1
+        ended = read_exit(run, 1)
+        assert ended is not None
+        assert ended.message is not None
+        assert "what is first in the log is the cause" in ended.message
 
     def test_what_a_training_leaves_running_is_ended(self, make_run: MakeRun, launch: Launch, tmp_path: Path) -> None:
         script = tmp_path / "leaves.py"

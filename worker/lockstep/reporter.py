@@ -55,7 +55,7 @@ class Reporter:
         try:
             values = {str(name): plain(value) for name, value in values.items()}
             step = None if step is None else _whole(step)
-        except Exception as error:  # noqa: BLE001 - of a script's own objects: no reason to end its training
+        except Exception as error:  # of a script's own objects: no reason to end its training
             print(f"lockstep: a report was dropped, its values cannot be read: {error!r}", file=sys.stderr)
             with self._lock:
                 self._dropped += 1

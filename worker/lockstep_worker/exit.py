@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -36,15 +37,26 @@ def record(run: Path, claim: Claim, world: World, returncode: int, message: str 
         link_whole(path, as_json(ended))
         return
     # Who makes this name is the first to fail, and alone may replace what is there; the others find the name taken.
-    first = path.with_name(f".{claim.attempt}.failure")
-    if link_whole(first, as_json(ended)):
+    if link_whole(_failure_file(run, claim), as_json(ended)):
         write_whole(path, as_json(ended))
+
+
+def has_failed(run: Path, claim: Claim) -> bool:
+    """Whether a rank of the attempt has written a failure."""
+    first = _failure_file(run, claim)
+    return first.name in os.listdir(first.parent)  # noqa: PTH208 - a listing is not cached for long
+
+
+def _failure_file(run: Path, claim: Claim) -> Path:
+    return exit_file(run, claim.attempt).with_name(f".{claim.attempt}.failure")
 
 
 def _message(world: World, returncode: int) -> str | None:
     if returncode == 0:
         return None
     who = f"rank {world.rank} on {world.node}"
+    if returncode == 1 and world.size > 1:
+        return f"{who} ended with exit code 1; what is first in the log is the cause, maybe another rank's"
     if returncode > 0:
         return f"{who} ended with exit code {returncode}; its last words are in the log"
     return f"{who} was ended by {signal_name(-returncode)}"

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants
+from lockstep_slurm.job.rundir import read_claims, read_exit
+from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants, ends_with_parent
 
 GRACE = 20.0
 """Seconds between SIGTERM to the remaining ranks and SIGKILL."""
@@ -39,10 +40,13 @@ class Ranks:
         arguments = ["--run", str(run), "--local-ranks", str(size), "--local-id", local_id]
         arguments += ["--restart-count", str(restart_count)]
         adopt_orphans()
+        self._run = run
+        self._identity = (local_id, restart_count)
         self._kill_at = math.inf
         self._ranks: list[subprocess.Popen[bytes]] = []
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._forward)
+        ends_with_parent()
         for rank in range(size):
             self._ranks.append(self._start([*arguments, "--local-rank", str(rank)]))
         self._labels = [
@@ -52,7 +56,7 @@ class Ranks:
         ]
 
     def wait(self) -> int:
-        """Waits for all ranks; returns the exit code of the first that failed, or 0."""
+        """Waits for all ranks; returns the exit code that the exit record tells, else that of the first that failed."""
         for thread in self._labels:
             thread.start()
         first = 0
@@ -72,7 +76,17 @@ class Ranks:
         end_descendants(patience=GRACE)
         for thread in self._labels:
             thread.join()
+        if first:
+            first = self._recorded() or first
         return first if first >= 0 else 128 - first
+
+    def _recorded(self) -> int | None:
+        """What the exit record of this run tells, as ``subprocess`` would: the rank that was the cause may end last."""
+        own = [one for one in read_claims(self._run) if (one.local_id, one.restart_count) == self._identity]
+        ended = read_exit(self._run, own[-1].attempt) if own else None
+        if ended is None:
+            return None
+        return ended.code if ended.signal is None else -ended.signal
 
     def _failure(self) -> int:
         return next((process.returncode for process in self._ranks if process.returncode), 0)

@@ -26,6 +26,11 @@ def adopt_orphans() -> None:
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def ends_with_parent() -> None:
+    """This process gets SIGTERM when whoever started it ends, so that a killed script leaves no training behind."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 def dies_with_parent(cpus: Iterable[int] | None = None) -> Callable[[], None]:
     """What a child does before its ``exec``: it gets SIGKILL when its parent ends, however that ends.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -30,6 +32,10 @@ SHIPPING_PATIENCE = 20.0
 """Seconds that a writer has to put away what it has, once the training has ended badly."""
 
 
+CAUSE_PATIENCE = 3.0
+"""Seconds that a rank with exit code 1 waits for another one that knows better why the attempt failed."""
+
+
 class Rank:
     """One rank of one execution. ``run()`` does everything, and leaves no process behind."""
 
@@ -40,6 +46,7 @@ class Rank:
         self._training: subprocess.Popen[bytes] | None = None
         self._ended = False
         self._writer: Helper | None = None
+        self._held: socket.socket | None = None
         self._rendezvous: Helper | None = None
 
     def execute(self) -> int:
@@ -77,13 +84,14 @@ class Rank:
         placement = self._place(granted)
         if placement.degraded is not None:
             print(f"lockstep: rank {self.world.rank}: {placement.degraded}", file=sys.stderr, flush=True)
-        socket = folder / "socket"
+        reports = folder / "socket"
         if self.world.local_rank == 0:
-            self._start_writer(own, socket)
+            self._start_writer(own, reports)
         publish_rank(folder, self.world, granted, placement)
         if self.world.local_rank == 0:
             publish_node(self.run, own, self.world, folder)
         meeting = self._meet(own) if self.world.size > 1 else None
+        self._hold_writer(reports)
         environment = training_environment(
             os.environ,
             spec=self.spec,
@@ -91,7 +99,7 @@ class Rank:
             claim=own,
             world=self.world,
             placement=placement,
-            socket=socket,
+            socket=reports,
             meeting=meeting,
         )
         self._training = subprocess.Popen(
@@ -101,6 +109,8 @@ class Rank:
             preexec_fn=dies_with_parent(placement.compute),  # noqa: PLW1509 - this process has one thread
         )
         returncode = self._training.wait()
+        if returncode == 1 and self.world.size > 1:
+            self._hear_the_cause(own)
         end_descendants(spared=[helper.pid for helper in (self._writer, self._rendezvous) if helper is not None])
         return returncode
 
@@ -121,7 +131,7 @@ class Rank:
             return [sys.executable, training["script"], *training.get("arguments", [])]
         return [sys.executable, "-m", "lockstep_worker.training"]
 
-    def _start_writer(self, own: Claim, socket: Path) -> None:
+    def _start_writer(self, own: Claim, path: Path) -> None:
         """Starts the node's writer; a node without one trains all the same, and its records are lost."""
         arguments = [
             "--run",
@@ -131,7 +141,7 @@ class Rank:
             "--node",
             self.world.node,
             "--socket",
-            str(socket),
+            str(path),
         ]
         self._writer = Helper("lockstep_worker.writer", arguments, clean(os.environ), stdout=subprocess.PIPE)
         ready = self._writer.process.stdout
@@ -139,6 +149,29 @@ class Rank:
             print(
                 "lockstep: the writer did not start, so nothing of this node is reported", file=sys.stderr, flush=True
             )
+
+    def _hold_writer(self, path: Path) -> None:
+        """Keeps the node's writer until this rank's training has ended, even one that first reports at its very end.
+
+        The writer ends once local rank 0 is done and nobody is connected any more; so the wrapper is, and says nothing.
+        """
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            connection.close()  # a node without a writer trains all the same
+        else:
+            self._held = connection
+
+    def _hear_the_cause(self, own: Claim) -> None:
+        """Lets a rank with more to say be the first to say how the attempt ended.
+
+        When one rank ends, Horovod makes the others raise an error, which Python turns into exit code 1; and the rank
+        that was the cause ends last, since its own shutdown waits for them. So exit code 1 gives way for a moment.
+        """
+        ends = time.monotonic() + CAUSE_PATIENCE
+        while time.monotonic() < ends and not exit_record.has_failed(self.run, own):
+            time.sleep(0.1)
 
     def _meet(self, own: Claim) -> Meeting:
         """Where the ranks meet: rank 0 opens and publishes it once every node has come, the others wait for that."""
@@ -192,6 +225,8 @@ class Rank:
     def _end_helpers(self, *, ended_well: bool) -> None:
         """Ends what this rank started beside the training: after a good end each waits for the ranks it serves."""
         end_descendants(spared=[helper.pid for helper in (self._writer, self._rendezvous) if helper is not None])
+        if self._held is not None:
+            self._held.close()
         if self._rendezvous is not None:
             self._rendezvous.end(finish=ended_well)
         if self._writer is not None:

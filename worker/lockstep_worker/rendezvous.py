@@ -43,6 +43,8 @@ class Server(RendezvousHTTPServer):  # type: ignore[misc]
         # ADDR = "address:port/nonce" the path becomes "/nonce:port/scope/key", and the nonce travels in it.
         self.prefix = f"/{nonce}:{self.server_port}/"
         self.all_left = threading.Event()
+        self.visited = False
+        """Whether anybody has come: a script without Horovod never does, and nobody waits for its leave."""
         self._size = size
         self._left: set[str] = set()
 
@@ -78,6 +80,7 @@ class Handler(RendezvousHandler):  # type: ignore[misc]
         elif not length.isdecimal() or int(length) > BODY_LIMIT:
             self.send_error(413)
         else:
+            self.server.visited = True
             self.path = "/" + self.path[len(prefix) :]
             return True
         return False
@@ -111,7 +114,8 @@ def main() -> int:
     write_whole(rendezvous_file(options.run, options.attempt), json.dumps({**published, **options.execution}))
     while word := os.read(sys.stdin.fileno(), 64):
         if word == CLOSING:
-            server.all_left.wait(LINGER)
+            if server.visited:
+                server.all_left.wait(LINGER)
             break
     server.shutdown()
     return 0

@@ -34,7 +34,7 @@ def read(file: Path, settings: Sequence[str] = ()) -> JobSpec:
     document = _parse(file)
     for setting in settings:
         _put(document, setting)
-    _resolve(document, file.resolve().parent)
+    _resolve(document, file.resolve().parent, str(file))
     return check(document, str(file))
 
 
@@ -87,11 +87,17 @@ def _put(document: dict[str, Any], setting: str) -> None:
     place[last] = value
 
 
-def _resolve(document: dict[str, Any], folder: Path) -> None:
+def _resolve(document: dict[str, Any], folder: Path, source: str) -> None:
     for section, key in (("training", "script"), ("environment", "venv"), ("environment", "setup_file")):
         values = document.get(section)
         if isinstance(values, dict) and isinstance(values.get(key), str) and values[key]:
-            values[key] = str(folder / Path(values[key]).expanduser())
+            try:
+                values[key] = str(folder / Path(values[key]).expanduser())
+            except RuntimeError:
+                message = (
+                    f"{values[key]!r} begins with the home folder of a user that there is not; give the whole path"
+                )
+                raise SpecError(source, [(f"{section}.{key}", message)]) from None
 
 
 def _where(location: tuple[int | str, ...]) -> str:
@@ -112,7 +118,8 @@ def _sentence(found: dict[str, Any]) -> str:
         return str(found["ctx"]["error"])
     if kind == "string_pattern_mismatch":
         return f"{value!r} does not have the form that is needed here ({found['ctx']['pattern']})"
-    return f"{message[:1].lower()}{message[1:]}, not {_shown(value)}"
+    cure = f'; put it in quotes: "{value}"' if kind == "string_type" and isinstance(value, (int, float)) else ""
+    return f"{message[:1].lower()}{message[1:]}, not {_shown(value)}{cure}"
 
 
 def _shown(value: object) -> str:

@@ -200,12 +200,6 @@ def spool_attempts(run: Path) -> list[int]:
     return sorted(int(folder.name) for folder in (run / "spool").glob("*") if folder.name.isdecimal())
 
 
-def log_files(run: Path) -> list[Path]:
-    """The logs, oldest first."""
-    found = [(file.stat().st_mtime, file) for file in (run / "logs").glob("*.log")]
-    return [file for _, file in sorted(found)]
-
-
 def read_claims(run: Path) -> list[Claim]:
     """The claims, lowest fence first; one that cannot be read is an error, since nothing may be decided without it."""
     claims = []

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 MODELS = ("digits-cnn", "digits-mlp", "resnet50")
 DATA = ("digits", "synthetic-imagenet")
@@ -24,6 +33,14 @@ def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"is {text!r}, which is relative; give the absolute path that compute nodes see")
     return text
+
+
+def _auto_or_count(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """One sentence for a value that is neither, in place of one for each form that it is not."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(f'{value!r} is neither "auto" nor a whole number from 0 to 64') from None
 
 
 Line = Annotated[str, AfterValidator(_plain), Field(min_length=1, max_length=4096)]
@@ -144,9 +161,9 @@ class PlacementSpec(Section):
         le=4096,
         description="CPUs asked for each rank; by default 1, or with `exclusive` a fair share of the node",
     )
-    communication_cpus: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
-        "auto", description="CPUs per rank kept for communication threads; auto: one where a rank has 4 or more"
-    )
+    communication_cpus: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=0, le=64)], WrapValidator(_auto_or_count)
+    ] = Field("auto", description="CPUs per rank kept for communication threads; auto: one where a rank has 4 or more")
 
     @model_validator(mode="after")
     def _something_must_compute(self) -> PlacementSpec:
