@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -21,6 +21,8 @@ from lockstep_slurm.errors import LockstepError
 
 _BUSY_MILLISECONDS = 15_000
 _CHANGES = "lockstep_changes"
+UNSTORABLE = (ValueError, OverflowError, DataError)
+"""What a value that no column can hold is refused with, by Python or by either database: a NUL, a number too large."""
 
 
 class DatabaseError(LockstepError):

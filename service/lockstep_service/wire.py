@@ -18,6 +18,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+LATEST = 253402214400.0
+"""The last day of the year 9999, in seconds since the epoch: no calendar of ours goes further."""
+
+
 def moment(seconds: float | None) -> datetime | None:
     """Seconds since the epoch as an aware moment in UTC; None stays None."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -127,9 +127,18 @@ class HandMadeRun:
         claim_file(self.run, attempt).write_text(as_json(claim))
 
     def end(
-        self, attempt: int = 1, *, code: int | None = 0, signal: int | None = None, message: str | None = None
+        self,
+        attempt: int = 1,
+        *,
+        code: int | None = 0,
+        signal: int | None = None,
+        message: str | None = None,
+        gone: bool = True,
     ) -> None:
-        """The attempt leaves its exit record."""
+        """The attempt leaves its exit record; ``gone``: and its process has ended."""
+        if gone:
+            claim = claim_file(self.run, attempt)
+            claim.write_text(json.dumps(json.loads(claim.read_text()) | {"pid": 2**22 + 1}))
         found = Exit(attempt, attempt, code, signal, 0, "node1", message, time.time())
         exit_file(self.run, attempt).write_text(as_json(found))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Unreliable(LocalClient):
     lose_answers = 0
     lose_calls = 0
     refuses: str | None = None
+    records_away = False
 
     def submit(self, submission: Submission) -> int:
         if self.away or self.lose_calls > 0:
@@ -60,6 +61,11 @@ class Unreliable(LocalClient):
         if self.away:
             raise SlurmUnavailableError("connection timed out")
         return super().queue()
+
+    def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
+        if self.records_away:
+            raise SlurmUnavailableError("the accounting database does not answer")
+        return super().finished(ids)
 
     def find(self, name: str) -> list[SlurmJob]:
         if self.away:
@@ -203,6 +209,81 @@ class TestSubmit:
         assert row(app, job).slurm_job_id == first
         assert len(slurm.find(slurm_name("digits", job["id"]))) == 1
 
+    @pytest.fixture
+    def far(self, app: Application, slurm: Unreliable) -> timedelta:
+        """A scheduler that is not of this machine: what it was sent may come late. Returns the time of a look-up."""
+        slurm.kind = "command"
+        app.settings = app.settings.model_copy(update={"lookup_seconds": 0.4})
+        return timedelta(seconds=0.4)
+
+    @staticmethod
+    def late(app: Application, slurm: Unreliable, job: Json) -> int:
+        """The first submit comes after all."""
+        run, name = Path(row(app, job).run_dir), slurm_name("digits", job["id"])
+        return slurm.submit(Submission(run / "job.sbatch", name, run / "logs" / "job-%j.log", run, (str(run),)))
+
+    @pytest.mark.usefixtures("far")
+    def test_a_held_copy_whose_own_answer_was_lost_waits_for_both_look_ups(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        name = slurm_name("digits", job["id"])
+        slurm.lose_calls, slurm.lose_answers = 1, 1
+        submit_due(app)
+        until(lambda: submit_due(app) == 0 and row(app, job).slurm_job_id is not None)
+        (held,) = slurm.find(name)
+        assert (row(app, job).slurm_job_id, held.reason) == (held.id, "JobHeldUser")
+        submit_due(app)
+        assert slurm.find(name)[0].reason == "JobHeldUser"
+        late = self.late(app, slurm, job)
+        submit_until_taken(app)
+        assert row(app, job).slurm_job_id == late
+        assert {known.id: known.state for known in slurm.find(name)}[held.id] == "CANCELLED"
+
+    def test_a_cancel_waits_for_a_copy_that_may_still_come(
+        self, api: TestClient, app: Application, slurm: Unreliable, far: timedelta, job: Json
+    ) -> None:
+        slurm.lose_calls = 1
+        submit_due(app)
+        api.post(f"/api/v1/jobs/{job['id']}/cancel").raise_for_status()
+        until(lambda: submit_due(app) == 0 and row(app, job).lost_since is not None)
+        assert row(app, job).phase == "accepted"
+        late = self.late(app, slurm, job)
+        submit_until_taken(app)
+        pass_on_cancels(app)
+        until(lambda: reconcile(app) is None)
+        assert (row(app, job).phase, row(app, job).slurm_job_id) == ("ended badly", late)
+        second = api.post("/api/v1/jobs", json=json.loads(row(app, job).spec)).json()
+        slurm.lose_calls = 1
+        submit_due(app)
+        api.post(f"/api/v1/jobs/{second['id']}/cancel").raise_for_status()
+        since = now()
+        until(lambda: submit_due(app) == 0 and row(app, second).phase == "ended badly")
+        assert now() - since >= 2 * far
+
+    @pytest.mark.usefixtures("far")
+    def test_a_refused_second_copy_does_not_end_a_job_whose_first_may_still_come(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        slurm.lose_calls = 1
+        submit_due(app)
+        slurm.refuses = "Job violates accounting/QOS policy"
+        until(lambda: submit_due(app) == 0 and row(app, job).lost_since is not None)
+        assert row(app, job).phase == "accepted"
+        slurm.refuses = None
+        late = self.late(app, slurm, job)
+        submit_until_taken(app)
+        assert row(app, job).slurm_job_id == late
+
+    @pytest.mark.usefixtures("far")
+    def test_a_refused_second_copy_ends_the_job_when_no_first_came(
+        self, app: Application, slurm: Unreliable, job: Json
+    ) -> None:
+        slurm.lose_calls = 1
+        submit_due(app)
+        slurm.refuses = "Job violates accounting/QOS policy"
+        until(lambda: submit_due(app) == 0 and row(app, job).phase == "ended badly")
+        assert "QOS policy" in str(row(app, job).reason)
+
     def test_cancelled_while_its_answer_is_lost(
         self, api: TestClient, app: Application, slurm: Unreliable, job: Json
     ) -> None:
@@ -211,6 +292,14 @@ class TestSubmit:
         assert api.post(f"/api/v1/jobs/{job['id']}/cancel").json()["phase"] == "accepted"
         until(lambda: submit_due(app) == 0 and row(app, job).phase == "ended badly")
         assert slurm.find(slurm_name("digits", job["id"])) == []
+
+
+def vanish(app: Application, job: Json) -> None:
+    """Slurm loses all memory of a job."""
+    with app.database.writing() as session:
+        kept = repository.lock(session, job["id"])
+        assert kept is not None
+        kept.slurm_job_id = 999_999
 
 
 class TestReconcile:
@@ -235,6 +324,43 @@ class TestReconcile:
         slurm.away = False
         reconcile(app)
         assert api.get(f"/api/v1/jobs/{job['id']}").json()["stale_since"] is None
+
+    def test_only_what_could_not_be_asked_is_stale(
+        self, api: TestClient, app: Application, slurm: Unreliable, spec: Json
+    ) -> None:
+        queued, gone = (api.post("/api/v1/jobs", json=spec).json() for _ in range(2))
+        submit_due(app)
+        vanish(app, gone)
+        slurm.records_away = True
+        reconcile(app)
+        assert row(app, gone).stale_since is not None
+        assert row(app, queued).stale_since is None
+        assert row(app, queued).state is not None
+
+    def test_what_slurm_has_no_word_of_can_be_put_away(self, api: TestClient, app: Application, job: Json) -> None:
+        submit_due(app)
+        vanish(app, job)
+        reconcile(app)
+        assert row(app, job).phase == "unknown"
+        api.post(f"/api/v1/jobs/{job['id']}/cancel").raise_for_status()
+        pass_on_cancels(app)
+        assert row(app, job).phase == "ended badly"
+        unfinished(app, everything=False)
+        until(lambda: not unfinished(app, everything=False))
+
+    def test_a_claim_that_is_none_stops_no_other_job(
+        self, api: TestClient, app: Application, slurm: Unreliable, spec: Json
+    ) -> None:
+        odd, good = (api.post("/api/v1/jobs", json=spec).json() for _ in range(2))
+        submit_due(app)
+        claim = {"attempt": 1, "fence": 1, "slurm_job_id": 10**30, "restart_count": 0, "cluster": "c", "node": "n",
+                 "nodes": [], "ranks": 1, "host": "h", "pid": 1, "claimed": 1.0}  # fmt: skip
+        file = Path(row(app, odd).run_dir) / "claims" / "000001.json"
+        for change in ({}, {"claimed": "yesterday"}, {"nodes": 7}):
+            file.write_text(json.dumps(claim | change))
+            reconcile(app)
+        slurm.cancel(int(row(app, good).slurm_job_id or 0))
+        until(lambda: (reconcile(app), row(app, good).phase == "ended badly")[1])
 
     def test_cancel_is_passed_on(self, api: TestClient, app: Application, slurm: Unreliable, spec: Json) -> None:
         blocker, job = (api.post("/api/v1/jobs", json=spec).json() for _ in range(2))
@@ -284,6 +410,24 @@ class TestObserve:
         assert found.phase == "ended badly"
         assert "signal 9" in str(found.reason)
         assert (found.attempts[0].exit_signal, found.attempts[0].exit_code) == (9, None)
+
+    def test_a_wrapper_that_lives_may_still_put_records_away(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        hand.claim()
+        hand.end(gone=False)
+        found = made_row(by_hand=True, slurm_job_id=None, ended_seen_at=now())
+        apply_absence(found, read_files(hand.run), now(), self.GRACE)
+        assert (found.phase, found.reason, found.ended_seen_at) == ("running", "It is ending", None)
+        hand.claim(pid=2**22 + 1)
+        apply_absence(found, read_files(hand.run), now(), self.GRACE)
+        assert found.phase == "ended well"
+        assert found.ended_seen_at is not None
+
+    def test_the_grace_is_counted_from_the_end_and_not_from_before(self) -> None:
+        found, when = made_row(ended_seen_at=now() - timedelta(hours=1)), now()
+        apply_slurm(found, SlurmJob(7, "n", "RUNNING"), RunFiles(), when, self.GRACE)
+        apply_slurm(found, SlurmJob(7, "n", "COMPLETED"), RunFiles(), when, self.GRACE)
+        assert found.phase == "running"
 
     def test_an_exit_record_of_before_a_requeue_ends_nothing(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
         hand = made_by_hand()

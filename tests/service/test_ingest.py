@@ -15,6 +15,7 @@ from sqlalchemy import select
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch import ingest
 from lockstep_service.dispatch.ingest import read_piece, read_spools
+from lockstep_service.jobs import repository as jobs
 from lockstep_service.metrics import repository
 from lockstep_service.tables import RecordRow
 
@@ -78,6 +79,35 @@ class TestReadSpools:
         read_spools(app, hand.id, hand.run)
         assert [one["step"] for one in stored(app, hand.id)] == [1, 2]
 
+    def test_one_jobs_files_never_hold_up_another_jobs(
+        self, app: Application, api: TestClient, spec: Json, run_of: Callable[[Json], HandMadeRun]
+    ) -> None:
+        odd, good = (run_of(api.post("/api/v1/jobs", json=spec).json()) for _ in range(2))
+        odd.spool(odd.line(step=1, loss=7.25).replace(b"7.25", b"1e999"), odd.line(step=2))
+        (odd.run / "spool" / "1" / "no\udcff.jsonl").write_bytes(odd.line(step=3))
+        good.spool(good.line(step=1))
+        with app.database.writing() as session:
+            for hand in (odd, good):
+                kept = jobs.lock(session, hand.id)
+                assert kept is not None
+                kept.phase = "ended badly"
+        ingest.unfinished(app, everything=True)
+        assert [one["step"] for one in stored(app, odd.id)] == [2]
+        assert stored(app, good.id) == spooled(good.run)
+        with app.database.reading() as session:
+            assert list(jobs.unfinished(session)) == []
+
+    def test_what_a_link_leads_out_to_is_not_read(
+        self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun], tmp_path: Path
+    ) -> None:
+        hand = run_of(job)
+        elsewhere = tmp_path / "elsewhere.jsonl"
+        elsewhere.write_bytes(hand.line(step=1))
+        (hand.run / "spool" / "1").mkdir()
+        (hand.run / "spool" / "1" / "node1.jsonl").symlink_to(elsewhere)
+        assert read_spools(app, hand.id, hand.run) == 0
+        assert stored(app, hand.id) == []
+
     def test_all_attempts_and_nodes(self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun]) -> None:
         hand = run_of(job)
         hand.spool(hand.line(0, step=1), node="node1")
@@ -115,6 +145,21 @@ class TestReadSpools:
         hand.spool(whole[written:])
         read_spools(app, hand.id, hand.run)
         assert stored(app, hand.id) == spooled(hand.run)
+
+
+def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
+    line = b'{"v":1,"attempt":1,"rank":0,"seq":1,"time":1,"kind":"step","step":1,"values":{}}\n'
+    file = tmp_path / "node.jsonl"
+    file.write_bytes(b"x" * (5 << 20))
+    assert read_piece(file, 0) is None
+    with file.open("ab") as opened:
+        opened.write(b"\n" + line)
+    piece = read_piece(file, 0)
+    assert piece is not None
+    assert (piece.records, piece.end) == ([], (5 << 20) + 1)
+    then = read_piece(file, piece.end)
+    assert then is not None
+    assert len(then.records) == 1
 
 
 def test_a_piece_ends_behind_a_line_and_is_never_longer_than_it_must(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from lockstep_service.boundary import Application
+from lockstep_service.clusters import repository as clusters
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
+from lockstep_service.jobs.logs import newest_size
+from lockstep_service.wire import now
 from lockstep_slurm.job.identity import is_job_id, new_job_id
 
 from .conftest import HandMadeRun
@@ -46,7 +51,7 @@ class TestSubmitJob:
             ({"resources": {"node": 2}}, "resources.node", "partition"),
             ({"colour": "red"}, "colour", "training"),
             ({"training": None}, "training", ""),
-            ({"placement": {"communication_cpus": -1}}, "placement.communication_cpus", "at least 0"),
+            ({"placement": {"communication_cpus": -1}}, "placement.communication_cpus", "-1"),
         ],
     )
     def test_what_is_wrong_is_named_and_nothing_stored(
@@ -94,6 +99,18 @@ class TestSubmitJob:
         assert (first.status_code, second.status_code) == (201, 201)
         assert first.json() == second.json()
         assert len(api.get(URL).json()["items"]) == 1
+
+    def test_a_key_is_answered_again_whatever_the_cluster_says_by_then(
+        self, api: TestClient, app: Application, spec: Json
+    ) -> None:
+        key, wanted = {"Idempotency-Key": "k1"}, spec | {"resources": {"partition": "local"}}
+        first = api.post(URL, json=wanted, headers=key).raise_for_status().json()
+        with app.database.writing() as session:
+            row = clusters.get(session, "default")
+            assert row is not None
+            row.answer = row.answer | {"partitions": [{"name": "other", "state": "UP"}]}
+        assert api.post(URL, json=wanted).status_code == 422
+        assert api.post(URL, json=wanted, headers=key).json()["id"] == first["id"]
 
     def test_the_same_key_with_another_body_is_refused(self, api: TestClient, spec: Json) -> None:
         key = {"Idempotency-Key": "k1"}
@@ -174,6 +191,16 @@ class TestCancelJob:
         assert submit_due(app) == 0
         assert app.client.queue() == []
 
+    def test_asked_for_again_it_is_passed_on_again(self, api: TestClient, app: Application, job: Json) -> None:
+        with app.database.writing() as session:
+            row = repository.lock(session, job["id"])
+            assert row is not None
+            row.dispatched_at = row.cancel_requested_at = row.cancel_sent_at = now()
+            row.slurm_job_id, row.phase = 7, "running"
+        assert api.post(f"{URL}/{job['id']}/cancel").status_code == 202
+        with app.database.reading() as session:
+            assert [found.id for found in repository.to_cancel(session, app.client.kind)] == [job["id"]]
+
     def test_twice_is_a_conflict(self, api: TestClient, job: Json) -> None:
         api.post(f"{URL}/{job['id']}/cancel")
         assert api.post(f"{URL}/{job['id']}/cancel").status_code == 409
@@ -225,6 +252,21 @@ class TestGetJobLogs:
         assert found["text"] == "a\ufffd\x00b"
         assert found["next_offset"] == 4
 
+    def test_only_plain_files_of_the_runs_own_are_logs(
+        self, api: TestClient, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun], tmp_path: Path
+    ) -> None:
+        hand = run_of(job)
+        logs = hand.run / "logs"
+        (tmp_path / "secret").write_text("secret")
+        (logs / "job-1.log").write_text("own")
+        (logs / "job-2.log").symlink_to(tmp_path / "secret")
+        (logs / "job-3.log").symlink_to(tmp_path / "nowhere")
+        (logs / "job-4.log").mkdir()
+        os.mkfifo(logs / "job-5.log")
+        found = api.get(f"{URL}/{job['id']}/logs").raise_for_status().json()
+        assert (found["text"], found["files"]) == ("own", ["job-1.log"])
+        assert newest_size(hand.run) == 3
+
     def test_an_attempt_that_is_not(self, api: TestClient, job: Json) -> None:
         assert api.get(f"{URL}/{job['id']}/logs", params={"attempt": 3}).status_code == 404
 
@@ -273,10 +315,45 @@ class TestImportRun:
         hand.claim(pid=2**22 + 1)
         assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "unknown"
 
+    def test_a_hostile_run_directory_is_refused_in_words(
+        self, api: TestClient, made_by_hand: Callable[[], HandMadeRun], tmp_path: Path
+    ) -> None:
+        def refused(hand: HandMadeRun) -> str:
+            answer = api.post(self.URL, json={"run_dir": str(hand.run)})
+            assert answer.status_code == 422
+            assert answer.json()["errors"][0]["where"] == "run_dir"
+            return str(answer.json()["detail"])
+
+        late = made_by_hand()
+        origin = late.run / "origin.json"
+        origin.write_text(json.dumps(json.loads(origin.read_text()) | {"created": 1e300}))
+        assert "created" in refused(late)
+        for key, value in (("claimed", "yesterday"), ("claimed", 1e300), ("ranks", "two"), ("slurm_job_id", 10**30)):
+            odd = made_by_hand()
+            odd.claim()
+            claim = odd.run / "claims" / "000001.json"
+            claim.write_text(json.dumps(json.loads(claim.read_text()) | {key: value}))
+            refused(odd)
+        (tmp_path / "secret").write_text("secret")
+        linked = made_by_hand()
+        (linked.run / "job.sbatch").unlink()
+        (linked.run / "job.sbatch").symlink_to(tmp_path / "secret")
+        assert "job.sbatch" in refused(linked)
+        assert api.get(URL).json()["items"] == []
+
+    def test_a_run_that_turns_out_to_live_is_followed_again(
+        self, api: TestClient, app: Application, made_by_hand: Callable[[], HandMadeRun]
+    ) -> None:
+        hand = made_by_hand()
+        hand.claim(pid=2**22 + 1)
+        assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "unknown"
+        hand.claim()
+        assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "running"
+        with app.database.reading() as session:
+            assert [row.id for row in repository.to_reconcile(session, app.client.kind)] == [hand.id]
+
     def test_a_run_of_another_user(self, api: TestClient, made_by_hand: Callable[[], HandMadeRun]) -> None:
         hand = made_by_hand()
-        import os
-
         if os.geteuid() == 0:
             os.chown(hand.run, 65534, 65534)
             answer = api.post(self.URL, json={"run_dir": str(hand.run)})

@@ -76,6 +76,18 @@ class TestFigures:
         assert series(records, "accuracy").kind == "evaluation"
         assert series(records, "loss").value == [1.0]
 
+    @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12), st.sampled_from([1.0, 2.5, "NaN"])), max_size=40))
+    def test_looking_in_between_changes_nothing(self, found: list[tuple[int, int, float | str]]) -> None:
+        records = [record(rank, seq, step, loss=loss) for seq, (rank, step, loss) in enumerate(found, 1)]
+        looked, fresh = Figures(), Figures()
+        for one in records:
+            looked.add(one)
+            looked.series(10)
+        for one in records:
+            fresh.add(one)
+        for over in (frozenset[int](), frozenset({1})):
+            assert looked.series(10, over) == fresh.series(10, over)
+
     def test_attempts_are_series_of_their_own(self) -> None:
         figures = Figures()
         figures.add(record(0, 1, 1, loss=1.0))

@@ -121,6 +121,25 @@ class TestPostRecords:
     def test_too_long_as_sent(self, post: Any, app: Application) -> None:
         assert post(b" " * (app.settings.records_limit + 1), encoding=None).status_code == 413
 
+    def test_too_many_members(self, post: Any) -> None:
+        assert post(gzip.compress(line(1)) + gzip.compress(b"") * 100).status_code == 400
+
+    def test_numbers_and_names_that_are_none(self, post: Any, app: Application, job: Json) -> None:
+        beyond = line(1, values={"loss": 7.25}).replace(b"7.25", b"1e999")
+        assert "beyond" in post(gzip.compress(beyond)).json()["detail"]
+        half = line(1, values={"\ud800": None})
+        assert post(gzip.compress(half)).status_code == 422
+        assert stored(app, job) == []
+
+    def test_one_connection_to_the_database_is_enough(self, post: Any, app: Application) -> None:
+        """Were two needed, as many ranks as there are connections would wait for each other."""
+        others = [app.database.engine.connect() for _ in range(29)]
+        try:
+            assert post(gzip.compress(line(1))).status_code == 200
+        finally:
+            for one in others:
+                one.close()
+
     def test_last_follows(self, post: Any, api: TestClient, job: Json) -> None:
         def step(rank: int, seq: int, loss: object) -> bytes:
             values = {"loss": loss, "samples_per_s": 100.0, "epoch": 1.5, "communication_s": 1.0, "seconds": 4.0}
@@ -145,6 +164,7 @@ class TestParse:
          (line(2, step=1.5), "step"), (line(True), "seq True"), (line(2, values={"a": None}), "values.a"),
          (line(2, values={"a": True}), "values.a"),
          (line(2).replace(b"{}", b'{"loss":NaN}'), "NaN"), (b"[" * 100_000, "nested"), (b" " * (1 << 21), "bytes long"),
+         (line(2, values={"a": 7.25}).replace(b"7.25", b"-1e400"), "beyond"),
          (line(2, step=2**63), "step"), (b'{"v": ' + b"9" * 5000 + b"}", "JSON")],
     )  # fmt: skip
     def test_what_is_no_record_says_why(self, bad: bytes, says: str) -> None:

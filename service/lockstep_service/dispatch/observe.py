@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from lockstep_service.dispatch.processes import alive
-from lockstep_service.jobs.phase import ENDED, GONE, Outcome, by_exit, outcome
+from lockstep_service.jobs.phase import ENDED, GONE, GONE_BY_HAND, Outcome, by_exit, outcome
 from lockstep_service.tables import AttemptRow, JobRow
-from lockstep_service.wire import moment
+from lockstep_service.wire import LATEST, moment
 from lockstep_slurm.client.protocol import SlurmJob
+from lockstep_slurm.job.file import problems
 from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import Claim, Exit, read_claims, read_exit
+from lockstep_slurm.job.rundir import Claim, Exit, RunDirectoryError, read_claims, read_exit
+
+# Anyone who can write into a run directory writes these, and one that is not as it should be must not stop a loop.
+_CLAIM = TypeAdapter(Claim)
+_EXIT = TypeAdapter(Exit)
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,19 @@ def read_files(run: Path) -> RunFiles:
     """The claims and exit records; a folder that is not there has none. Raises ``RunDirectoryError`` or ``OSError``."""
     if not (run / "claims").is_dir():
         return RunFiles()
-    claims = read_claims(run)
-    exits = [read_exit(run, claim.attempt) for claim in claims]
-    return RunFiles(
-        tuple(claims), tuple(found for found in exits if found is not None), alive=bool(claims) and alive(claims[-1])
-    )
+    try:
+        claims = tuple(_CLAIM.validate_python(asdict(claim)) for claim in read_claims(run))
+        exits = [read_exit(run, claim.attempt) for claim in claims]
+        ended = tuple(_EXIT.validate_python(asdict(found)) for found in exits if found is not None)
+        for told in [claim.claimed for claim in claims] + [found.ended for found in ended]:
+            if not 0 <= told < LATEST:
+                raise RunDirectoryError(f"{run} has a claim or an exit record of the time {told!r}, which is none")
+    except ValidationError as error:
+        found = "; ".join(f"{where}: {message}" for where, message in problems(error))
+        raise RunDirectoryError(f"{run} has a {error.title.lower()} that is not valid: {found}") from None
+    except (RecursionError, TypeError) as error:
+        raise RunDirectoryError(f"{run} has a claim or an exit record that is none: {error}") from None
+    return RunFiles(claims, ended, alive=bool(claims) and alive(claims[-1]))
 
 
 def expected_name(row: JobRow) -> str:
@@ -76,7 +91,9 @@ def apply_slurm(row: JobRow, job: SlurmJob, files: RunFiles, when: datetime, gra
     if found.ended:
         row.ended_at = job.ended or row.ended_at or when
         _close_attempt(row, row.ended_at)
-    if row.ended_seen_at is None and outcome(job.state, job.flags, None, None, grace_over=True).ended:
+    if not outcome(job.state, job.flags, None, None, grace_over=True).ended:
+        row.ended_seen_at = None  # put back into the queue, or imported while it ran
+    elif row.ended_seen_at is None:
         row.ended_seen_at = when
     _apply(row, found, when)
 
@@ -88,15 +105,16 @@ def apply_absence(row: JobRow, files: RunFiles, when: datetime, grace: timedelta
     exit_ = files.exit_of(newest.attempt) if newest is not None else None
     if row.missing_since is None:
         row.missing_since = when
-    if exit_ is None and files.alive:
-        row.missing_since = None
-        _apply(row, Outcome("running"), when)
+    if files.alive:
+        # With an exit record too: the wrapper outlives its training until the last records are put away.
+        row.missing_since = row.ended_seen_at = None
+        _apply(row, Outcome("running", None if exit_ is None else "It is ending"), when)
     elif exit_ is not None:
         row.ended_at = row.ended_at or moment(exit_.ended)
         row.ended_seen_at = row.ended_seen_at or when
         _apply(row, by_exit(exit_), when)
     elif when - row.missing_since >= grace:
-        _apply(row, Outcome("unknown", GONE), when)
+        _apply(row, Outcome("unknown", GONE_BY_HAND if row.by_hand else GONE), when)
 
 
 def apply_silence(row: JobRow, when: datetime) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from lockstep_service.boundary import Application
+from lockstep_service.database import UNSTORABLE
 from lockstep_service.dispatch.observe import (
     RunFiles,
     apply_absence,
@@ -17,6 +18,7 @@ from lockstep_service.dispatch.observe import (
     read_files,
 )
 from lockstep_service.jobs import repository
+from lockstep_service.jobs.phase import GIVEN_UP
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import (
@@ -39,6 +41,7 @@ def pass_on_cancels(app: Application) -> None:
         if seen.slurm_job_id is None:
             continue
         told: str | None = None
+        gone = False
         try:
             app.client.cancel(seen.slurm_job_id)
         except SlurmUnavailableError as error:
@@ -46,6 +49,7 @@ def pass_on_cancels(app: Application) -> None:
             return
         except SlurmUnknownJobError:
             _log.info("job %s was to be cancelled, and Slurm does not know it any more", seen.id)
+            gone = True
         except SlurmRefusedError as error:
             told = f"Slurm did not cancel it: {error}"
         with app.database.writing() as session:
@@ -53,6 +57,10 @@ def pass_on_cancels(app: Application) -> None:
             if row is not None:
                 row.cancel_sent_at = now()
                 row.reason = told or row.reason
+                if gone and row.phase == "unknown":
+                    # Slurm says in so many words that there is none, and its owner gives it up: it may be put away.
+                    row.phase, row.reason = "ended badly", GIVEN_UP
+                    row.ended_at = row.ended_seen_at = now()
                 repository.changed(session, row)
 
 
@@ -64,17 +72,21 @@ def reconcile(app: Application) -> bool | None:
     if not rows:
         return None
     asked_at = now()
-    try:
-        found = _ask(app, [row for row in rows if row.slurm_job_id is not None])
-    except SlurmError as error:
-        _log.warning("Slurm could not be asked about %d jobs: %s", len(rows), error)
-        return _silence(app, rows, asked_at)
-    changed, unchanged = False, []
+    found, silent = _ask(app, [row for row in rows if row.slurm_job_id is not None])
+    changed, unchanged = _silence(app, silent, asked_at), []
+    unasked = {row.id for row in silent}
     for row in rows:
+        if row.id in unasked:
+            continue
         files = _files(row)
         if files is None:
             continue
-        if _store(app, row.id, found.get(row.id), files, asked_at):
+        try:
+            news = _store(app, row.id, found.get(row.id), files, asked_at)
+        except UNSTORABLE as error:  # one job must not keep the others from being looked at
+            _log.warning("what is known of job %s cannot be stored: %s; it is tried again", row.id, error)
+            continue
+        if news:
             changed = True
         else:
             unchanged.append(row.id)
@@ -84,17 +96,26 @@ def reconcile(app: Application) -> bool | None:
     return changed
 
 
-def _ask(app: Application, rows: Sequence[JobRow]) -> dict[str, SlurmJob]:
-    """What Slurm says of these jobs, by job id: from its queue, else its records; one it has no word of is left out."""
-    if not rows:
-        return {}
+def _ask(app: Application, rows: Sequence[JobRow]) -> tuple[dict[str, SlurmJob], list[JobRow]]:
+    """What Slurm says of these jobs, by job id: from its queue, else its records; one it has no word of is left out.
+
+    And those of which it could not be asked: all, or, where only the records are out of reach, those not in the queue.
+    """
+    found: dict[str, SlurmJob] = {}
+    missing = list(rows)
     wanted = {(row.slurm_job_id, expected_name(row)): row.id for row in rows}
-    found = {wanted[job.id, job.name]: job for job in app.client.queue() if (job.id, job.name) in wanted}
-    missing = [row.slurm_job_id for row in rows if row.id not in found and row.slurm_job_id is not None]
-    if missing:
-        # Oldest first, so that the newest record of a job stays.
-        found |= {wanted[job.id, job.name]: job for job in app.client.finished(missing) if (job.id, job.name) in wanted}
-    return found
+    try:
+        if rows:
+            found = {wanted[job.id, job.name]: job for job in app.client.queue() if (job.id, job.name) in wanted}
+            missing = [row for row in rows if row.id not in found]
+        if missing:
+            records = app.client.finished([row.slurm_job_id for row in missing if row.slurm_job_id is not None])
+            # Oldest first, so that the newest record of a job stays.
+            found |= {wanted[job.id, job.name]: job for job in records if (job.id, job.name) in wanted}
+    except SlurmError as error:
+        _log.warning("Slurm could not be asked about %d jobs: %s", len(missing), error)
+        return found, missing
+    return found, []
 
 
 def _files(row: JobRow) -> RunFiles | None:

@@ -17,6 +17,7 @@ from lockstep_service.errors import (
     Responses,
     TooLargeError,
     UnauthenticatedError,
+    UnavailableError,
     describe,
 )
 from lockstep_service.jobs import importing, logs, service
@@ -99,7 +100,7 @@ def get_job_script(session: Reading, id: JobId) -> str:  # noqa: A002
     return service.script(session, id)
 
 
-@router.get("/{id}/logs", responses=describe(NotFoundError))
+@router.get("/{id}/logs", responses=describe(NotFoundError, UnavailableError))
 def get_job_logs(
     session: Reading,
     id: JobId,  # noqa: A002

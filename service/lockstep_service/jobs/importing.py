@@ -6,20 +6,22 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from lockstep_service.boundary import Application
+from lockstep_service.database import UNSTORABLE
 from lockstep_service.dispatch.ingest import read_spools
 from lockstep_service.dispatch.observe import RunFiles, apply_absence, apply_files, apply_slurm, read_files
 from lockstep_service.errors import InvalidError
+from lockstep_service.filesystem import is_own_file
 from lockstep_service.jobs import repository, view
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.jobs.schemas import Job
 from lockstep_service.tables import JobRow
-from lockstep_service.wire import moment, now
+from lockstep_service.wire import LATEST, moment, now
 from lockstep_slurm.client.protocol import SlurmError, SlurmJob
 from lockstep_slurm.errors import LockstepError
-from lockstep_slurm.job.file import problems
+from lockstep_slurm.job.file import SIZE_LIMIT, problems
 from lockstep_slurm.job.rundir import Claim, check_run_directory
 from lockstep_slurm.job.spec import JobSpec
 
@@ -31,7 +33,11 @@ class Origin(BaseModel):
 
     job_id: str
     by_hand: bool
-    created: float
+    created: float = Field(ge=0, lt=LATEST)
+
+
+_Description = tuple[JobSpec, Origin, str]
+"""The spec, where it came from, and the script."""
 
 
 def take_in(app: Application, run_dir: str) -> tuple[Job, bool]:
@@ -41,9 +47,28 @@ def take_in(app: Application, run_dir: str) -> tuple[Job, bool]:
     ``InvalidError`` when it is not a whole run directory of the service's user.
     """
     run = _checked(Path(run_dir))
-    spec, origin, script = _described(run)
+    told = _described(run)
     files = _files(run)
-    slurm = _slurm_says(app, spec, files)
+    slurm = _slurm_says(app, told[0], files)
+    try:
+        known = _stored(app, run, told, files, slurm)
+    except UNSTORABLE as error:
+        raise InvalidError.at("run_dir", f"tells something that cannot be stored: {error!r:.300}", str(run)) from None
+    _read_spools(app, run)
+    with app.database.writing() as session:
+        row = repository.lock(session, run.name)
+        if row is None:
+            raise InvalidError.at("run_dir", "vanished from the database while it was being imported", str(run))
+        if row.by_hand:
+            # Not for ever: read again, a run may turn out to live.
+            row.final = row.phase in ENDED or row.phase == "unknown"
+        repository.changed(session, row)
+        return view.full(row), known
+
+
+def _stored(app: Application, run: Path, told: _Description, files: RunFiles, slurm: SlurmJob | None) -> bool:
+    """Stores all but the records; whether the job was known already."""
+    spec, origin, script = told
     moment_ = now()
     with app.database.writing() as session:
         row = repository.lock(session, run.name)
@@ -77,14 +102,7 @@ def take_in(app: Application, run_dir: str) -> tuple[Job, bool]:
         else:
             apply_files(row, files)
         repository.changed(session, row)
-    _read_spools(app, run)
-    with app.database.writing() as session:
-        row = repository.lock(session, run.name)
-        if row is None:
-            raise InvalidError.at("run_dir", "vanished from the database while it was being imported", str(run))
-        row.final = row.final or row.phase in ENDED or row.phase == "unknown"
-        repository.changed(session, row)
-        return view.full(row), known
+    return known
 
 
 def _apply(row: JobRow, files: RunFiles, slurm: SlurmJob | None) -> None:
@@ -117,11 +135,11 @@ def _checked(run: Path) -> Path:
     return found
 
 
-def _described(run: Path) -> tuple[JobSpec, Origin, str]:
+def _described(run: Path) -> _Description:
     try:
-        spec = JobSpec.model_validate_json((run / "spec.json").read_bytes())
-        origin = Origin.model_validate_json((run / "origin.json").read_bytes())
-        script = (run / "job.sbatch").read_text("utf-8")
+        spec = JobSpec.model_validate_json(_read(run, "spec.json"))
+        origin = Origin.model_validate_json(_read(run, "origin.json"))
+        script = _read(run, "job.sbatch").decode("utf-8")
     except ValidationError as error:
         found = "; ".join(f"{where}: {message}" for where, message in problems(error))
         raise InvalidError.at("run_dir", f"has a {error.title} file that is not valid: {found}", str(run)) from None
@@ -134,6 +152,18 @@ def _described(run: Path) -> tuple[JobSpec, Origin, str]:
     return spec, origin, script
 
 
+def _read(run: Path, name: str) -> bytes:
+    """A file of the run's own; ``InvalidError`` for one that leads out of it, or that no job has."""
+    file = run / name
+    if not is_own_file(file, run):
+        raise InvalidError.at("run_dir", f"has a {name} that is no file of its own", str(run))
+    with file.open("rb") as opened:
+        content = opened.read(SIZE_LIMIT + 1)
+    if len(content) > SIZE_LIMIT or b"\0" in content:
+        raise InvalidError.at("run_dir", f"has a {name} that is too long, or no text", str(run))
+    return content
+
+
 def _files(run: Path) -> RunFiles:
     try:
         return read_files(run)
@@ -144,7 +174,7 @@ def _files(run: Path) -> RunFiles:
 def _read_spools(app: Application, run: Path) -> None:
     try:
         read_spools(app, run.name, run)
-    except OSError as error:
+    except (OSError, *UNSTORABLE) as error:
         raise InvalidError.at("run_dir", f"has a spool that cannot be read: {error}", str(run)) from None
 
 

@@ -52,7 +52,11 @@ _WHY = {
 NO_EXIT_RECORD = (
     "Slurm says COMPLETED, but no rank left an exit record: the training did not run to its end; its log may say why"
 )
-GONE = "Slurm has no word of it any more, and it left no exit record: how it ended is not known"
+GONE = (
+    "Slurm has no word of it any more, and it left no exit record: how it ended is not known; cancel it to put it away"
+)
+GONE_BY_HAND = "It left no exit record, and no process of it is known here; where it still runs, import it again later"
+GIVEN_UP = "It was cancelled when Slurm had no word of it any more; how it ended is not known"
 
 
 @dataclass(frozen=True)

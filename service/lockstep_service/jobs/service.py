@@ -28,12 +28,15 @@ def submit(app: Application, session: Session, spec: JobSpec, key: str | None) -
 
     ``InvalidError`` when the cluster, as far as is known, can never run it, or when ``key`` came with another spec.
     """
-    # Before the transaction begins: Slurm may take its time, and SQLite has one writer.
-    clusters.check(app, spec)
     text = spec.model_dump_json(exclude_none=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if key is not None and (known := repository.by_idempotency_key(session, key)) is not None:
-        return _again(known, digest)
+    if key is not None:
+        with app.database.reading() as before:
+            known = repository.by_idempotency_key(before, key)
+        if known is not None:
+            return _again(known, digest)
+    # Before the transaction begins: Slurm may take its time, and SQLite has one writer.
+    clusters.check(app, spec)
     job_id = new_job_id()
     moment = now()
     row = JobRow(
@@ -104,8 +107,8 @@ def cancel(app: Application, session: Session, job_id: str) -> Job:
             + (f": scancel {row.slurm_job_id}." if row.slurm_job_id is not None else ".")
         )
     moment = now()
-    if row.cancel_requested_at is None:
-        row.cancel_requested_at = moment
+    row.cancel_requested_at = row.cancel_requested_at or moment
+    row.cancel_sent_at = None  # asked for again, it is passed on again: Slurm may have refused it
     if row.dispatched_at is None and row.submit_started_at is None:
         row.phase, row.reason, row.ended_at, row.ended_seen_at = "ended badly", BEFORE_SUBMIT, moment, moment
     repository.changed(session, row)

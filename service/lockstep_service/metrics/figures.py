@@ -11,6 +11,7 @@ from typing import Literal
 from lockstep_service.metrics.pace import RECENT, Pace, communication_share, throughput
 from lockstep_service.metrics.record import NOT_FINITE, Record, number
 from lockstep_service.metrics.schemas import RankFigures, Series
+from lockstep_service.metrics.steps import Point, Steps
 from lockstep_service.metrics.thinning import thin
 
 Kind = Literal["step", "evaluation"]
@@ -45,8 +46,7 @@ class Figures:
     """Takes records in any order, each once; ``revision`` is the job's revision up to which it has them."""
 
     revision: int = 0
-    _points: dict[_Key, dict[int, dict[int, float | None]]] = field(default_factory=lambda: defaultdict(dict))
-    """Per series and step: each rank's value."""
+    _steps: dict[_Key, Steps] = field(default_factory=lambda: defaultdict(Steps))
     _times: dict[tuple[int, Kind, int], float] = field(default_factory=dict)
     _ranks: dict[tuple[int, int], _Rank] = field(default_factory=lambda: defaultdict(_Rank))
 
@@ -79,7 +79,7 @@ class Figures:
             drawn = number(value)
             if drawn is None and not (isinstance(value, str) and value in NOT_FINITE):
                 continue
-            self._points[_Key(record.attempt, kind, _series_name(kind, name))].setdefault(step, {})[record.rank] = drawn
+            self._steps[_Key(record.attempt, kind, _series_name(kind, name))].put(step, record.rank, drawn)
 
     def series(self, points: int, over: frozenset[int] = frozenset()) -> list[Series]:
         """Every series, thinned to at most ``points``; ``over``: the attempts to which nothing will be added.
@@ -90,25 +90,15 @@ class Figures:
         return [
             self._one(key, steps, points, ended=key.attempt in over)
             for key, steps in sorted(
-                self._points.items(), key=lambda item: (item[0].attempt, item[0].kind, item[0].name)
+                self._steps.items(), key=lambda item: (item[0].attempt, item[0].kind, item[0].name)
             )
         ]
 
-    def _one(self, key: _Key, steps: dict[int, dict[int, float | None]], points: int, *, ended: bool) -> Series:
+    def _one(self, key: _Key, steps: Steps, points: int, *, ended: bool) -> Series:
         aggregate: Literal["mean", "sum"] = "sum" if key.name in _SUMMED else "mean"
-        ranks = len({rank for by_rank in steps.values() for rank in by_rank})
-        shown = sorted(
-            step for step, by_rank in steps.items() if len(by_rank) == ranks or (ended and aggregate == "mean")
-        )
-        value, low, high = [], [], []
-        for step in shown:
-            known = [found for found in steps[step].values() if found is not None]
-            whole = len(known) == len(steps[step])
-            total = sum(known)
-            value.append((total if aggregate == "sum" else total / len(known)) if whole else None)
-            low.append(min(known) if known else None)
-            high.append(max(known) if known else None)
-        kept = thin(value, low, high, points)
+        shown, found = steps.points(whole=not (ended and aggregate == "mean"))
+        low, high = [point.low for point in found], [point.high for point in found]
+        kept = thin([point.total for point in found], low, high, points)
         return Series(
             name=key.name,
             attempt=key.attempt,
@@ -116,10 +106,10 @@ class Figures:
             kind=key.kind,
             step=[shown[i] for i in kept],
             time=[self._times[key.attempt, key.kind, shown[i]] for i in kept],
-            value=[value[i] for i in kept],
+            value=[_value(found[i], aggregate) for i in kept],
             min=[low[i] for i in kept],
             max=[high[i] for i in kept],
-            ranks=ranks,
+            ranks=len(steps.ranks),
         )
 
     def by_rank(self) -> list[RankFigures]:
@@ -140,6 +130,10 @@ class Figures:
             for rank, attempt in sorted(newest.items())
             for found in (self._ranks[attempt, rank],)
         ]
+
+
+def _value(point: Point, aggregate: Literal["mean", "sum"]) -> float | None:
+    return point.total if point.total is None or aggregate == "sum" else point.total / point.ranks
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from lockstep_service.wire import LATEST
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_LATEST = 253402300800.0  # the year 10000, which no calendar of ours reaches
 _INT32, _INT64 = 2**31, 2**63
 LONGEST_LINE = 1 << 20
 
@@ -36,7 +37,7 @@ def parse(line: bytes) -> Record:
     if len(line) > LONGEST_LINE:
         raise RecordError(f"is {len(line)} bytes long; {LONGEST_LINE} is the most")
     try:
-        found = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        found = json.loads(line.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise RecordError(f"is not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -79,6 +80,13 @@ def _no_constant(text: str) -> NoReturn:
     raise RecordError(f'has {text}, which is not JSON; write "{text}" as text')
 
 
+def _finite(text: str) -> float:
+    found = float(text)
+    if not math.isfinite(found):
+        raise RecordError(f'has {text:.60}, which is beyond what a number can be; write "Infinity" or "-Infinity"')
+    return found
+
+
 def _integer(found: dict[str, Any], key: str, least: int, limit: int) -> int:
     value = found.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < limit:
@@ -87,7 +95,7 @@ def _integer(found: dict[str, Any], key: str, least: int, limit: int) -> int:
 
 
 def _time(value: object) -> float:
-    if (seconds := number(value)) is None or not 0 <= seconds < _LATEST:
+    if (seconds := number(value)) is None or not 0 <= seconds < LATEST:
         raise RecordError(f"has time {value!r:.60}, which has to be seconds since the epoch")
     return seconds
 
@@ -104,6 +112,7 @@ def _values(value: object) -> str:
     for name, given in value.items():
         parts = given if isinstance(given, list) else [given]
         if not all(isinstance(part, int | float | str) and not isinstance(part, bool) for part in parts):
-            raise RecordError(f"has values.{name:.60}, which has to be a number, a text, or a list of these")
+            shown = repr(name)[1:-1]
+            raise RecordError(f"has values.{shown:.60}, which has to be a number, a text, or a list of these")
     # Escaped to ASCII: PostgreSQL takes neither a NUL nor half a surrogate pair in a text.
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

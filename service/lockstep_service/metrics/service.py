@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Sequence
 from datetime import datetime
@@ -23,12 +24,15 @@ from lockstep_service.metrics.schemas import Acknowledgement, Metrics
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import moment, now, rfc3339
 
+_MOST_MEMBERS = 100
+"""Each costs a copy of all that follows it."""
+
 
 def store(app: Application, session: Session, job_id: str, body: bytes, encoding: str) -> Acknowledgement:
     """Stores the records in ``body``, which their job's ranks sent; ``InvalidError`` names the line that is none."""
-    lines = _unpacked(body, encoding, app.settings.records_plain_limit).split(b"\n")
+    plain = _unpacked(body, encoding, app.settings.records_plain_limit)
     records = []
-    for index, line in enumerate(lines, 1):
+    for index, line in enumerate(io.BytesIO(plain), 1):
         if not line.strip():
             continue
         try:
@@ -113,8 +117,11 @@ def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
 def _gunzipped(body: bytes, limit: int) -> bytes:
     plain = bytearray()
     rest = body
+    members = 0
     try:
         while rest:
+            if (members := members + 1) > _MOST_MEMBERS:
+                raise MalformedError(f"The body has more than {_MOST_MEMBERS} gzip members; send one.")
             member = zlib.decompressobj(wbits=31)
             plain += member.decompress(rest, limit + 1 - len(plain))
             if len(plain) > limit:

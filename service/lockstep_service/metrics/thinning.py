@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 
@@ -17,24 +18,27 @@ def thin(
     count = len(value)
     if count <= points:
         return list(range(count))
-    each = 3 if any(found is None for found in value) else 2
+    gaps = [i for i, found in enumerate(value) if found is None]
+    each = 3 if gaps else 2
     pieces = (points - 2) // each
     if pieces == 0:
         # No room for both peaks of even one piece.
-        middle = range(1, count - 1)
         kept = {0, count - 1}
         if points > 2:
-            kept.add(max(middle, key=lambda i: _or(high[i], float("-inf"))))
+            highs = _all(high, float("-inf"))
+            kept.add(highs.index(max(highs[1:-1]), 1))
         return sorted(kept)
     kept = {0, count - 1}
     inner = count - 2
+    lows, highs = _all(low, float("inf")), _all(high, float("-inf"))
     for piece in range(pieces):
-        members = range(1 + inner * piece // pieces, 1 + inner * (piece + 1) // pieces)
-        kept.add(min(members, key=lambda i: _or(low[i], float("inf"))))
-        kept.add(max(members, key=lambda i: _or(high[i], float("-inf"))))
-        kept.update([i for i in members if value[i] is None][:1])
+        start, end = 1 + inner * piece // pieces, 1 + inner * (piece + 1) // pieces
+        kept.add(lows.index(min(lows[start:end]), start))
+        kept.add(highs.index(max(highs[start:end]), start))
+        gap = bisect_left(gaps, start)
+        kept.update(gaps[gap : gap + 1] if gap < len(gaps) and gaps[gap] < end else ())
     return sorted(kept)
 
 
-def _or(found: float | None, otherwise: float) -> float:
-    return otherwise if found is None else found
+def _all(found: Sequence[float | None], otherwise: float) -> list[float]:
+    return [otherwise if one is None else one for one in found]

@@ -25,7 +25,7 @@ export function JobHeader({ job, connection }: { job: Job; connection: Connectio
         {waitingFor && <span className="waiting-for"><Prose text={job.reason ?? ""} /></span>}
         <span className="job-actions">
           <Live connection={connection} />
-          {!isOver(job.phase) && <CancelButton id={job.id} name={job.name} />}
+          {!isOver(job.phase) && !job.by_hand && <CancelButton id={job.id} name={job.name} />}
         </span>
       </div>
       <dl className="facts">
