@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from lockstep_service.errors import InvalidError, ProblemItem, ServiceError, plain, problem
-from lockstep_slurm.job.spec import JobSpec
+from lockstep_slurm.job.words import place, sentence
 
 _log = logging.getLogger(__name__)
 _VALUELESS = frozenset({"missing", "json_invalid", "model_attributes_type"})
@@ -73,51 +72,5 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
         return ProblemItem(
             where="", message=f"The body is not JSON: {reason} at character {error['loc'][-1]}.", value=None
         )
-    where = ".".join(
-        str(part) for part in path if not (isinstance(part, str) and part.startswith(("literal[", "constrained-")))
-    )
     value = None if error["type"] in _VALUELESS else plain(error.get("input"))
-    return ProblemItem(where=where, message=_words(error, path, value), value=value)
-
-
-def _words(error: Mapping[str, Any], path: list[Any], value: object) -> str:  # noqa: PLR0911 - one return a kind
-    context = error.get("ctx") or {}
-    match error["type"]:
-        case "missing":
-            return "is missing"
-        case "extra_forbidden":
-            known = _known_keys(path[:-1])
-            return f"is not a key that exists here{'; there are: ' + ', '.join(known) if known else ''}"
-        case "literal_error" | "enum":
-            return f"is {value!r}, but has to be one of {context.get('expected', 'the known ones')}".replace(
-                " or ", ", "
-            )
-        case "greater_than_equal":
-            return f"is {value!r}, but has to be at least {context['ge']}"
-        case "greater_than":
-            return f"is {value!r}, but has to be more than {context['gt']}"
-        case "less_than_equal":
-            return f"is {value!r}, but may be at most {context['le']}"
-        case "less_than":
-            return f"is {value!r}, but has to be less than {context['lt']}"
-        case "string_pattern_mismatch":
-            return f"is {value!r}, which does not have the form {context['pattern']}"
-        case "value_error":
-            return str(error["msg"]).removeprefix("Value error, ")
-        case _:
-            return str(error["msg"])
-
-
-def _known_keys(path: list[Any]) -> list[str]:
-    """The keys of the ``JobSpec`` at ``path``."""
-    model: type[BaseModel] = JobSpec
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            return []
-        candidates = [field.annotation, *get_args(field.annotation)]
-        models = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not models:
-            return []
-        model = models[0]
-    return list(model.model_fields)
+    return ProblemItem(where=place(path), message=sentence(error, path), value=value)

@@ -15,14 +15,14 @@ GOOD = {"name": "ok", "training": {"model": "digits-cnn", "data": "digits"}}
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["training.model=lenet"], "training.model: 'lenet' is not known"),
+        (["training.model=lenet"], "training.model: is 'lenet', but has to be one of"),
         (["resources.nodes=0"], "resources.nodes"),
         (["placement.ranks_per_node=4096"], "placement.ranks_per_node"),
         (["placement.cpus_per_rank=64"], "placement"),
         (["resources.nodes=500"], "resources.nodes"),
         (["resources.partition=nowhere"], "resources.partition"),
         (['name="two\\nlines"'], "name"),
-        (["resources.node=2"], "unknown key 'node'"),
+        (["resources.node=2"], "resources.node: is not a key that exists here"),
     ],
 )
 def test_the_command_line_exits_2_and_stores_nothing(lockstep: Lockstep, settings: list[str], words: str) -> None:

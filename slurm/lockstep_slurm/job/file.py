@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.spec import JobSpec
+from lockstep_slurm.job.words import place, sentence
 
 SIZE_LIMIT = 1 << 20
 
@@ -48,7 +49,7 @@ def check(document: Mapping[str, Any], source: str) -> JobSpec:
 
 def problems(error: ValidationError) -> list[tuple[str, str]]:
     """Pydantic's findings as (dotted place, sentence): the value and what is allowed are in the sentence."""
-    return [(_where(found["loc"]), _sentence(dict(found))) for found in error.errors(include_url=False)]
+    return [(place(found["loc"]), sentence(found, found["loc"])) for found in error.errors(include_url=False)]
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -78,13 +79,13 @@ def _put(document: dict[str, Any], setting: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is meant as text: --set name=trial
     *path, last = key.strip().split(".")
-    place = document
+    section = document
     for part in path:
-        inner = place.setdefault(part, {})
+        inner = section.setdefault(part, {})
         if not isinstance(inner, dict):
             raise SpecError("--set", [(key, f"{part!r} is a value in the file, not a section")])
-        place = inner
-    place[last] = value
+        section = inner
+    section[last] = value
 
 
 def _resolve(document: dict[str, Any], folder: Path, source: str) -> None:
@@ -98,41 +99,3 @@ def _resolve(document: dict[str, Any], folder: Path, source: str) -> None:
                     f"{values[key]!r} begins with the home folder of a user that there is not; give the whole path"
                 )
                 raise SpecError(source, [(f"{section}.{key}", message)]) from None
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
-
-
-def _sentence(found: dict[str, Any]) -> str:
-    """One sentence for one finding: what is wrong, the value, what to do."""
-    kind, message, value = found["type"], found["msg"], found.get("input")
-    if kind == "extra_forbidden":
-        known = sorted(_section(found["loc"][:-1]).model_fields)
-        return f"unknown key {found['loc'][-1]!r}; known here: {', '.join(known)}"
-    if kind == "missing":
-        return "is missing; it is required"
-    if kind == "literal_error":
-        return f"{value!r} is not known; use {found['ctx']['expected']}"
-    if kind == "value_error":
-        return str(found["ctx"]["error"])
-    if kind == "string_pattern_mismatch":
-        return f"{value!r} does not have the form that is needed here ({found['ctx']['pattern']})"
-    cure = f'; put it in quotes: "{value}"' if kind == "string_type" and isinstance(value, (int, float)) else ""
-    return f"{message[:1].lower()}{message[1:]}, not {_shown(value)}{cure}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _section(location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that a place in the document belongs to."""
-    model: type[BaseModel] = JobSpec
-    for part in location:
-        inner = model.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        model = inner
-    return model

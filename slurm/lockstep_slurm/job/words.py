@@ -1,0 +1,71 @@
+"""Pydantic's findings in words a person can act on: the same on the command line and in the service's answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from lockstep_slurm.job.spec import JobSpec
+
+# How pydantic marks the branches of a union within a place; no key of ours begins like this.
+_BRANCHES = ("literal[", "constrained-")
+_BOUNDS = {
+    "greater_than_equal": ("has to be at least", "ge"),
+    "greater_than": ("has to be more than", "gt"),
+    "less_than_equal": ("may be at most", "le"),
+    "less_than": ("has to be less than", "lt"),
+}
+_SHOWN = 80
+
+
+def place(location: Sequence[int | str]) -> str:
+    """A finding's place as a dotted key, such as ``training.model``."""
+    return ".".join(str(part) for part in location if not str(part).startswith(_BRANCHES))
+
+
+def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[BaseModel] = JobSpec) -> str:  # noqa: PLR0911 - one return a kind
+    """What is wrong with the value at ``location`` of an ``of``: the value, and what is allowed there."""
+    context = found.get("ctx") or {}
+    value = _shown(found.get("input"))
+    match found["type"]:
+        case "missing":
+            return "is missing; it is required"
+        case "extra_forbidden":
+            known = known_keys(location[:-1], of)
+            return f"is not a key that exists here{'; there are: ' + ', '.join(known) if known else ''}"
+        case "literal_error" | "enum":
+            return f"is {value}, but has to be one of {str(context['expected']).replace(' or ', ', ')}"
+        case kind if kind in _BOUNDS:
+            words, limit = _BOUNDS[kind]
+            return f"is {value}, but {words} {context[limit]}"
+        case "string_pattern_mismatch":
+            return f"is {value}, which does not have the form {context['pattern']}"
+        case "string_type" if isinstance(found.get("input"), int | float):
+            return f'is {value}, but has to be text; put it in quotes: "{found["input"]}"'
+        case "value_error":
+            return str(found["msg"]).removeprefix("Value error, ")
+        case _:
+            message = str(found["msg"])
+            return f"is {value}: {message[:1].lower()}{message[1:]}"
+
+
+def known_keys(location: Sequence[int | str], of: type[BaseModel] = JobSpec) -> list[str]:
+    """The keys that an ``of`` has at ``location``, sorted; none where that is not a section."""
+    model = of
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return []
+        candidates = [field.annotation, *get_args(field.annotation)]
+        models = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return sorted(model.model_fields)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
