@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from lockstep_slurm.job import forms
 from lockstep_slurm.job.file import SpecError, read
+from lockstep_slurm.job.spec import JobSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD = '[training]\nmodel = "digits-cnn"\ndata = "digits"\n'
@@ -42,14 +45,14 @@ def test_every_example_is_a_valid_spec() -> None:
         ('[training]\nscript = "/a.py"\nmodel = "digits-cnn"\n', "training", "keep one"),
         (GOOD + "[resources]\nnodes = 0\n", "resources.nodes", "is 0, but has to be at least 1"),
         (GOOD + "[resources]\nnodes = -1\n", "resources.nodes", "is -1, but has to be at least 1"),
-        ('name = "two\\nlines"\n' + GOOD, "name", "form"),
-        ('name = "-rf"\n' + GOOD, "name", "form"),
+        ('name = "two\\nlines"\n' + GOOD, "name", "has to be letters, digits"),
+        ('name = "-rf"\n' + GOOD, "name", "has to be letters, digits"),
         (GOOD + "[resources]\nnode = 2\n", "resources.node", "is not a key that exists here; there are: account"),
         ("nodes = 2\n" + GOOD, "nodes", "is not a key that exists here; there are: communication"),
         (GOOD + '[environment.variables]\nA = "x\\ny"\n', "environment.variables.A", "control character"),
         (GOOD + '[environment.variables]\nSLURM_X = "1"\n', "environment", "belongs to the launcher"),
-        (GOOD + '[resources]\npartition = "a --wrap"\n', "resources.partition", "form"),
-        (GOOD + '[resources]\ntime = "soon"\n', "resources.time", "form"),
+        (GOOD + '[resources]\npartition = "a --wrap"\n', "resources.partition", "has to be one word"),
+        (GOOD + '[resources]\ntime = "soon"\n', "resources.time", "has to be minutes, or"),
         (GOOD + '[resources]\nmail_type = ["END"]\n', "resources", "without mail_user"),
         (GOOD + "[placement]\ncpus_per_rank = 2\ncommunication_cpus = 2\n", "placement", "no CPU would be left"),
         (GOOD + "[placement]\ncommunication_cpus = -1\n", "placement.communication_cpus", 'neither "auto" nor'),
@@ -95,3 +98,11 @@ def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
     spec = read(file)
     assert spec.training.script == str(tmp_path / "train.py")
     assert spec.environment.setup_file == str(tmp_path / "set/up.sh")
+
+
+def test_every_form_of_a_text_has_words() -> None:
+    schema = json.dumps(JobSpec.model_json_schema())
+    patterns = {pattern for name, pattern in vars(forms).items() if name.isupper() and name != "WORDS"}
+    assert patterns == set(forms.WORDS)
+    assert all(json.dumps(pattern) in schema for pattern in patterns)
+    assert schema.count('"pattern"') == sum(schema.count(f'"pattern": {json.dumps(pattern)}') for pattern in patterns)

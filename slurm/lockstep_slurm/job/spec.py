@@ -16,10 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from lockstep_slurm.job import forms
+
 MODELS = ("digits-cnn", "digits-mlp", "resnet50")
-DATA = ("digits", "synthetic-imagenet")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
-_WORD = r"^[A-Za-z0-9][A-Za-z0-9_.+@:/-]*$"
 
 
 def _plain(text: str) -> str:
@@ -45,16 +45,14 @@ def _auto_or_count(value: object, check: ValidatorFunctionWrapHandler) -> object
 
 Line = Annotated[str, AfterValidator(_plain), Field(min_length=1, max_length=4096)]
 """Text on one line, without control characters."""
-Word = Annotated[str, Field(min_length=1, max_length=128, pattern=_WORD)]
+Word = Annotated[str, Field(min_length=1, max_length=128, pattern=forms.WORD)]
 """One word of Slurm's: a partition, an account, a QOS, a reservation."""
 AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
-JobName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
-Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")]
-TimeLimit = Annotated[str, Field(pattern=r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d{1,2}(:\d{2}){0,2})$")]
-BeginTime = Annotated[
-    str, Field(pattern=r"^(now(\+\d+(seconds|minutes|hours|days|weeks)?)?|\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?)$")
-]
+JobName = Annotated[str, Field(min_length=1, max_length=64, pattern=forms.NAME)]
+VariableName = Annotated[str, Field(pattern=forms.VARIABLE, max_length=128)]
+Memory = Annotated[str, Field(pattern=forms.MEMORY)]
+TimeLimit = Annotated[str, Field(pattern=forms.TIME_LIMIT)]
+BeginTime = Annotated[str, Field(pattern=forms.BEGIN)]
 
 
 class Section(BaseModel):
@@ -135,12 +133,12 @@ class Resources(Section):
     account: Word | None = None
     qos: Word | None = None
     reservation: Word | None = None
-    constraint: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.&|()\[\]*,-]+$", max_length=256)] | None = None
+    constraint: Annotated[str, Field(pattern=forms.CONSTRAINT, max_length=256)] | None = None
     mem: Memory | None = Field(None, description="Memory per node, such as 4G")
     time: TimeLimit | None = Field(None, description="Limit, in a form of sbatch's such as 30, 1:00:00 or 1-12")
     exclusive: bool = Field(False, description="Whole nodes: all CPUs and, unless `mem` says otherwise, all memory")  # noqa: FBT003
     requeue: bool = Field(True, description="Whether Slurm may start the job again after a node failure")  # noqa: FBT003
-    mail_user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+@-]+$", max_length=254)] | None = None
+    mail_user: Annotated[str, Field(pattern=forms.MAIL, max_length=254)] | None = None
     mail_type: list[Literal["BEGIN", "END", "FAIL", "REQUEUE", "ALL", "TIME_LIMIT"]] = Field(default_factory=list)
     begin: BeginTime | None = Field(None, description="Not before, such as 2026-12-01T08:00 or now+2hours")
 
@@ -182,7 +180,7 @@ class Communication(Section):
     backend: Literal["gloo"] = Field("gloo", description="What carries Horovod's collectives")
     cycle_time_ms: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False, description="HOROVOD_CYCLE_TIME")
     fusion_threshold_mib: int = Field(64, ge=0, le=4096, description="HOROVOD_FUSION_THRESHOLD, in MiB")
-    interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:@-]{1,15}$")] | None = Field(
+    interface: Annotated[str, Field(pattern=forms.INTERFACE)] | None = Field(
         None, description="The network interface of every node; by default the one that holds the node's own address"
     )
 

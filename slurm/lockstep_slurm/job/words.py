@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from lockstep_slurm.job import forms
 from lockstep_slurm.job.spec import JobSpec
 
 # How pydantic marks the branches of a union within a place; no key of ours begins like this.
@@ -41,7 +42,8 @@ def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[B
             words, limit = _BOUNDS[kind]
             return f"is {value}, but {words} {context[limit]}"
         case "string_pattern_mismatch":
-            return f"is {value}, which does not have the form {context['pattern']}"
+            pattern = str(context["pattern"])
+            return f"is {value}, but has to be {forms.WORDS.get(pattern, f'of the form {pattern}')}"
         case "string_type" if isinstance(found.get("input"), int | float):
             return f'is {value}, but has to be text; put it in quotes: "{found["input"]}"'
         case "value_error":

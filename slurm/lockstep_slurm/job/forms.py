@@ -1,0 +1,28 @@
+"""The forms of a spec's texts: each pattern, and the words by which a person is told of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+WORD: Final = r"^[A-Za-z0-9][A-Za-z0-9_.+@:/-]*$"
+VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
+MEMORY: Final = r"^[0-9]+[KMGT]?$"
+TIME_LIMIT: Final = r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d{1,2}(:\d{2}){0,2})$"
+BEGIN: Final = r"^(now(\+\d+(seconds|minutes|hours|days|weeks)?)?|\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?)$"
+CONSTRAINT: Final = r"^[A-Za-z0-9_.&|()\[\]*,-]+$"
+MAIL: Final = r"^[A-Za-z0-9_.+@-]+$"
+INTERFACE: Final = r"^[A-Za-z0-9_.:@-]{1,15}$"
+
+WORDS: Final = {
+    NAME: "letters, digits, '_', '.' and '-', a letter or digit first",
+    WORD: "one word of letters, digits and '_.+@:/-', a letter or digit first",
+    VARIABLE: "letters, digits and '_', no digit first",
+    MEMORY: "a whole number and K, M, G or T, such as 4G",
+    TIME_LIMIT: "minutes, or a form of sbatch's such as 1:00:00 or 1-12",
+    BEGIN: "a moment such as 2026-12-01T08:00 or now+2hours",
+    CONSTRAINT: "node features joined by & or |, such as icelake&nvme",
+    MAIL: "one mail address",
+    INTERFACE: "a network interface's name, such as ib0",
+}
+"""What a value of each form is."""
