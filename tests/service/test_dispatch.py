@@ -15,7 +15,6 @@ from fastapi.testclient import TestClient
 from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch.ingest import unfinished
-from lockstep_service.dispatch.observe import RunFiles, apply_absence, apply_slurm, read_files
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.submit import refresh_reports, submit_due
 from lockstep_service.jobs import repository
@@ -30,8 +29,6 @@ from lockstep_slurm.client.protocol import (
     Submission,
 )
 from lockstep_slurm.job.identity import slurm_name
-
-from .conftest import HandMadeRun
 
 Json = dict[str, Any]
 
@@ -373,85 +370,3 @@ class TestReconcile:
         assert row(app, blocker).phase == "ended badly"
         if found.state == "CANCELLED":  # the first job may have been so quick that this one ran
             assert found.reason == "It was cancelled on request"
-
-
-def made_row(**more: Any) -> JobRow:
-    found = JobRow(
-        id="0" * 36, name="digits", slurm_job_id=7, phase="running", state="RUNNING", by_hand=False, attempts=[]
-    )
-    for key, value in more.items():
-        setattr(found, key, value)
-    return found
-
-
-class TestObserve:
-    GRACE = timedelta(seconds=5)
-
-    def test_absence_without_evidence_is_unknown_after_a_while_and_never_failed(self) -> None:
-        found, when = made_row(), now()
-        apply_absence(found, RunFiles(), when, self.GRACE)
-        assert found.phase == "running"
-        apply_absence(found, RunFiles(), when + self.GRACE, self.GRACE)
-        assert (found.phase, found.state) == ("unknown", "RUNNING")
-        apply_absence(found, RunFiles(), when + timedelta(days=100), self.GRACE)
-        assert found.phase == "unknown"
-
-    def test_slurm_speaking_again_makes_it_known(self) -> None:
-        found, when = made_row(phase="unknown", missing_since=now()), now()
-        apply_slurm(found, SlurmJob(7, "n", "RUNNING"), RunFiles(), when, self.GRACE)
-        assert (found.phase, found.missing_since, found.reason) == ("running", None, None)
-
-    def test_the_exit_record_is_a_witness(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
-        hand = made_by_hand()
-        hand.claim(slurm_job_id=7)
-        hand.end(code=None, signal=9)
-        found = made_row()
-        apply_absence(found, read_files(hand.run), now(), self.GRACE)
-        assert found.phase == "ended badly"
-        assert "signal 9" in str(found.reason)
-        assert (found.attempts[0].exit_signal, found.attempts[0].exit_code) == (9, None)
-
-    def test_a_wrapper_that_lives_may_still_put_records_away(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
-        hand = made_by_hand()
-        hand.claim()
-        hand.end(gone=False)
-        found = made_row(by_hand=True, slurm_job_id=None, ended_seen_at=now())
-        apply_absence(found, read_files(hand.run), now(), self.GRACE)
-        assert (found.phase, found.reason, found.ended_seen_at) == ("running", "It is ending", None)
-        hand.claim(pid=2**22 + 1)
-        apply_absence(found, read_files(hand.run), now(), self.GRACE)
-        assert found.phase == "ended well"
-        assert found.ended_seen_at is not None
-
-    def test_the_grace_is_counted_from_the_end_and_not_from_before(self) -> None:
-        found, when = made_row(ended_seen_at=now() - timedelta(hours=1)), now()
-        apply_slurm(found, SlurmJob(7, "n", "RUNNING"), RunFiles(), when, self.GRACE)
-        apply_slurm(found, SlurmJob(7, "n", "COMPLETED"), RunFiles(), when, self.GRACE)
-        assert found.phase == "running"
-
-    def test_an_exit_record_of_before_a_requeue_ends_nothing(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
-        hand = made_by_hand()
-        hand.claim(slurm_job_id=7, restart=0)
-        hand.end(code=1)
-        found, when = made_row(), now()
-        apply_slurm(found, SlurmJob(7, "n", "COMPLETED", restarts=1), read_files(hand.run), when, self.GRACE)
-        assert found.phase == "running"
-        hand.claim(2, slurm_job_id=7, restart=1)
-        hand.end(2, code=0)
-        apply_slurm(found, SlurmJob(7, "n", "COMPLETED", restarts=1), read_files(hand.run), when, self.GRACE)
-        assert found.phase == "ended well"
-        assert [(one.number, one.exit_code) for one in found.attempts] == [(1, 1), (2, 0)]
-
-    def test_completed_without_an_exit_record_is_a_failure_after_its_grace(self) -> None:
-        found, when = made_row(), now()
-        job = SlurmJob(7, "n", "COMPLETED", exit_code=0)
-        apply_slurm(found, job, RunFiles(), when, self.GRACE)
-        assert found.phase == "running"
-        apply_slurm(found, job, RunFiles(), when + self.GRACE, self.GRACE)
-        assert found.phase == "ended badly"
-        assert "exit record" in str(found.reason)
-
-    def test_slurms_words_are_kept(self) -> None:
-        found = made_row()
-        apply_slurm(found, SlurmJob(7, "n", "NEVER_SEEN", flags=("ODD",), nodes=("n1",)), RunFiles(), now(), self.GRACE)
-        assert (found.state, found.flags, found.slurm_nodes, found.phase) == ("NEVER_SEEN", ["ODD"], ["n1"], "unknown")

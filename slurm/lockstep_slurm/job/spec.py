@@ -19,6 +19,7 @@ from pydantic import (
 from lockstep_slurm.job import forms
 
 MODELS = ("digits-cnn", "digits-mlp", "resnet50")
+DATA = ("digits", "synthetic-imagenet")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
 
 
