@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,8 +18,10 @@ from pydantic import (
 
 from lockstep_slurm.job import forms
 
-MODELS = ("digits-cnn", "digits-mlp", "resnet50")
-DATA = ("digits", "synthetic-imagenet")
+Model = Literal["digits-cnn", "digits-mlp", "resnet50"]
+Data = Literal["digits", "synthetic-imagenet"]
+MODELS: tuple[str, ...] = get_args(Model)
+DATA: tuple[str, ...] = get_args(Data)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
 
 
@@ -86,10 +88,8 @@ class Environment(Section):
 class Training(Section):
     """What is trained: one of the built-in recipes (`model` and `data`), or a `script` of the user's own."""
 
-    model: Literal["digits-cnn", "digits-mlp", "resnet50"] | None = Field(None, description="A built-in model")
-    data: Literal["digits", "synthetic-imagenet"] | None = Field(
-        None, description="What the built-in model learns from"
-    )
+    model: Model | None = Field(None, description="A built-in model")
+    data: Data | None = Field(None, description="What the built-in model learns from")
     script: AbsolutePath | None = Field(
         None, description="A Python file of the user's own, in place of `model` and `data`"
     )
