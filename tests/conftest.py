@@ -16,9 +16,21 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lockstep_slurm.cluster import ClusterInfo, down, up
 from support import browser, postgres, skips, slurm
+
+
+# A machine that is busy with real parts is slow now and then: no property may fail for that.
+settings.register_profile(
+    "real-parts",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+    print_blob=True,
+)
+settings.load_profile("real-parts")
 
 
 def pytest_configure(config: pytest.Config) -> None:
