@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, settings
 from lockstep_slurm.cluster import ClusterInfo, down, up
 from support import browser, postgres, skips, slurm
 
-
 # A machine that is busy with real parts is slow now and then: no property may fail for that.
 settings.register_profile(
     "real-parts",
