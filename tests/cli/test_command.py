@@ -40,7 +40,7 @@ def test_script_prints_the_script_alone(tmp_path: Path) -> None:
     done = ours.run("script", EXAMPLES / "digits.toml", "--set", "resources.nodes=3", "--runs", "/scratch/runs")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=digits\n#SBATCH --nodes=3\n")
-    assert "\nruns=/scratch/runs\n" in done.stdout
+    assert "\nlockstep_runs=/scratch/runs\n" in done.stdout
     assert done.stderr == ""
 
 
