@@ -38,7 +38,7 @@ lint:
 
 types:
 	$(BIN)/mypy
-	MYPYPATH=tools:tests $(BIN)/mypy tools/*.py tests
+	MYPYPATH=tools:tests $(BIN)/mypy tools/*.py tests benchmarks
 
 imports:
 	$(BIN)/lint-imports
