@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,17 +31,36 @@ def run_directory(output: str) -> Path:
     return Path(found[1])
 
 
+def slurm(ours: Lockstep, *argv: str) -> str:
+    """What one of Slurm's commands prints."""
+    done = subprocess.run(
+        argv, env=ours.environment, cwd=ours.home, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+def state_of(ours: Lockstep, job: str) -> str:
+    """A job's state, in Slurm's own word."""
+    found = re.search(r"JobState=(\w+)", slurm(ours, "scontrol", "show", "job", job))
+    assert found
+    return found[1]
+
+
+def has_ended(ours: Lockstep, job: str) -> bool:
+    """Whether it neither waits nor runs."""
+    return state_of(ours, job) not in {"PENDING", "RUNNING"}
+
+
 def test_sbatch_by_hand_then_import(lockstep_without_service: Lockstep) -> None:
     ours = lockstep_without_service
     script = printed(ours)
+    # Each submission of a printed script makes a run of its own.
+    submitted = [slurm(ours, "sbatch", "--parsable", str(script)).strip() for _ in range(2)]
     runs = []
-    for _ in range(2):  # each submission of a printed script makes a run of its own
-        done = subprocess.run(
-            ["sbatch", "--wait", "--parsable", str(script)],
-            env=ours.environment, cwd=ours.home, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        output = (ours.home / f"slurm-{done.stdout.strip()}.out").read_text()
-        assert done.returncode == 0, output
+    for number in submitted:
+        wait_for(f"Slurm job {number} to end", partial(has_ended, ours, number), 240)
+        output = (ours.home / f"slurm-{number}.out").read_text()
+        assert state_of(ours, number) == "COMPLETED", output
         runs.append(run_directory(output))
     assert runs[0] != runs[1]
     (log,) = (runs[0] / "logs").glob("job-*.log")
@@ -80,28 +100,23 @@ def test_a_requeued_run_by_hand_keeps_its_folder(lockstep_without_service: Locks
     ours = lockstep_without_service
     script = printed(ours, "training.epochs=10000")
 
-    def slurm(*argv: str) -> str:
-        return subprocess.run(
-            argv, env=ours.environment, cwd=ours.home, capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-
-    job = slurm("sbatch", "--parsable", str(script)).strip()
+    job = slurm(ours, "sbatch", "--parsable", str(script)).strip()
     try:
         first = wait_for("the first attempt", lambda: next(ours.home.glob("runs/*/claims/000001.json"), None))
         run = first.parents[1]
         wait_for("its first records", lambda: any(f.stat().st_size for f in run.glob("spool/1/*.jsonl")))
-        slurm("scontrol", "requeue", job)
+        slurm(ours, "scontrol", "requeue", job)
         # Slurm holds a requeued job back for two minutes unless it is told a start time.
-        wait_for("the requeue", lambda: "JobState=PENDING" in slurm("scontrol", "show", "job", job))
+        wait_for("the requeue", lambda: state_of(ours, job) == "PENDING")
         # Not at once: a start in the second in which slurmd revokes the old run's credential fails (22.05).
-        slurm("scontrol", "update", f"JobId={job}", "StartTime=now+3")
+        slurm(ours, "scontrol", "update", f"JobId={job}", "StartTime=now+3")
         second = wait_for("the second attempt", lambda: next(ours.home.glob("runs/*/claims/000002.json"), None))
         assert second.parents[1] == run
         claim = json.loads(second.read_text())
         assert (claim["attempt"], claim["restart_count"], claim["slurm_job_id"]) == (2, 1, int(job))
     finally:
-        slurm("scancel", job)
-    wait_for("the job to end", lambda: "JobState=CANCELLED" in slurm("scontrol", "show", "job", job))
+        slurm(ours, "scancel", job)
+    wait_for("the job to end", lambda: state_of(ours, job) == "CANCELLED")
 
 
 @pytest.mark.parametrize("damage", ["empty", "no spec"])
