@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +30,16 @@ def until(look: Callable[[], T | None], what: str, within: float = WITHIN) -> T:
             return answer
         assert time.monotonic() < end, f"not within {within:g} s: {what}"
         time.sleep(0.05)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process is stopped (SIGSTOP) meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @dataclass
@@ -105,12 +117,14 @@ class Desk:
         until(path.exists, f"the output {path}")
         return path.read_text().splitlines()
 
-    def scontrol(self, *arguments: str) -> str:
-        """Slurm's own scontrol, past the client."""
+    def slurm(self, *command: str) -> str:
+        """What one of Slurm's own commands prints, past the client."""
         environment = os.environ | {"SLURM_CONF": str(self.slurm_conf)}
-        return subprocess.run(
-            ["scontrol", *arguments], env=environment, check=True, timeout=30, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(command, env=environment, check=True, timeout=30, capture_output=True, text=True).stdout
+
+    def scontrol(self, *arguments: str) -> str:
+        """What Slurm's own scontrol prints, past the client."""
+        return self.slurm("scontrol", *arguments)
 
     def clear(self) -> None:
         """Cancels what is left, and waits until nothing of it is there."""

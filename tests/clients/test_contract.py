@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from clients import columns
 from clients.desk import Desk, until
 from lockstep_slurm.client.protocol import SlurmError, SlurmRefusedError, SlurmUnknownJobError
 from lockstep_slurm.client.values import JOB_ENDS
+from lockstep_slurm.cluster import ClusterInfo
 from lockstep_slurm.job.identity import new_job_id, slurm_name
 
 NEVER = 4_000_000_000
@@ -122,9 +125,9 @@ class TestRefusing:
         submission.script.write_text("echo no interpreter\n")
         self._is_refused(desk, submission.name, lambda: desk.client.submit(submission), "#!")
 
-    def test_slurm_could_not_write_an_output_with_a_backslash(self, command_desk: Desk) -> None:
-        submission = command_desk.submission(output="job\\x.log")
-        self._is_refused(command_desk, submission.name, lambda: command_desk.client.submit(submission), "backslash")
+    def test_slurm_could_not_write_an_output_with_a_backslash(self, slurm_desk: Desk) -> None:
+        submission = slurm_desk.submission(output="job\\x.log")
+        self._is_refused(slurm_desk, submission.name, lambda: slurm_desk.client.submit(submission), "backslash")
 
     @pytest.mark.parametrize(
         ("header", "word"),
@@ -135,9 +138,9 @@ class TestRefusing:
             ("#SBATCH --nodes=0", "ode"),
         ],
     )
-    def test_slurm_refuses_a_bad_header_in_its_own_words(self, command_desk: Desk, header: str, word: str) -> None:
-        submission = command_desk.submission(header=header)
-        self._is_refused(command_desk, submission.name, lambda: command_desk.client.submit(submission), word)
+    def test_slurm_refuses_a_bad_header_in_its_own_words(self, slurm_desk: Desk, header: str, word: str) -> None:
+        submission = slurm_desk.submission(header=header)
+        self._is_refused(slurm_desk, submission.name, lambda: slurm_desk.client.submit(submission), word)
 
     @staticmethod
     def _is_refused(desk: Desk, name: str, submit: object, word: str) -> None:
@@ -158,6 +161,17 @@ class TestFinding:
         desk.run(name=f"{name}x", hold=True)
         desk.run(name=name.upper(), hold=True)
         assert [job.id for job in desk.client.find(name)] == [number]
+
+    def test_several_names_are_found_in_one_look_and_no_others(self, desk: Desk) -> None:
+        names = [slurm_name(f"find-{number}", new_job_id()) for number in range(4)]
+        numbers = [desk.run(name=name, hold=True) for name in names]
+        twice = desk.run(name=names[1], hold=True)
+        # One that runs and one that has ended: from the queue, or from a record.
+        desk.ended(desk.run(name=(ended := slurm_name("find-ended", new_job_id()))))
+        found = desk.client.find(names[0], names[1], ended, slurm_name("nobody", new_job_id()))
+        assert sorted(job.name for job in found) == sorted([names[0], names[1], names[1], ended])
+        assert {job.id for job in found} >= {numbers[0], numbers[1], twice}
+        assert desk.client.find() == []
 
     def test_a_name_that_no_job_has_is_not_found(self, desk: Desk) -> None:
         assert desk.client.find(slurm_name("nobody", new_job_id())) == []
@@ -327,6 +341,11 @@ class TestRecords:
 
 
 class TestTheCluster:
+    def test_it_is_the_slurm_that_the_columns_name_says(self, slurm_desk: Desk, column: str) -> None:
+        said = re.search(r"SLURM_VERSION\s*=\s*(\d+\.\d+)\.", slurm_desk.scontrol("show", "config"))
+        assert said is not None
+        assert said[1] == columns.version(column)
+
     def test_ping_is_answered(self, desk: Desk) -> None:
         desk.client.ping()
 
@@ -338,6 +357,19 @@ class TestTheCluster:
         assert partitions[0].state == "UP"
         assert partitions[0].time_limit is None
         assert all(node.partitions == (partitions[0].name,) for node in nodes)
+
+    def test_a_slurm_nodes_figures_are_those_that_jobs_can_have(
+        self, slurm_desk: Desk, shared_cluster: ClusterInfo
+    ) -> None:
+        nodes = {node.name: node for node in slurm_desk.client.nodes()}
+        assert tuple(sorted(nodes)) == tuple(sorted(shared_cluster.nodes))
+        for cores in shared_cluster.cores:
+            node = nodes[cores.node]
+            assert node.cpus == len(cores.cpus)
+            assert node.sockets * node.cores_per_socket * node.threads_per_core >= node.cpus
+            assert node.memory > 0
+            assert node.state in {"IDLE", "MIXED", "ALLOCATED"}
+            assert node.reason is None
 
     def test_a_local_node_is_this_machine(self, local_desk: Desk) -> None:
         (node,) = local_desk.client.nodes()

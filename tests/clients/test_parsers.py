@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep_slurm.client import jobcomp, sacct, scontrol, squeue, values
+from lockstep_slurm.client import jobcomp, sacct, sbatch, scontrol, squeue, values
 from lockstep_slurm.client.protocol import SlurmRefusedError, SlurmUnavailableError, SlurmUnknownJobError
 from lockstep_slurm.client.runner import Answer, refusal, words
 from lockstep_slurm.client.squeue import RECORD, UNIT
@@ -29,6 +29,21 @@ def _record(**changes: str) -> str:
         "Name": "digits.0193",
     }
     return UNIT.join((fields | changes)[name] for name in squeue.FIELDS) + RECORD + "\n"
+
+
+class TestForecast:
+    @pytest.mark.parametrize("stray", ["", " a"], ids=["22.05", "25.11"])
+    def test_both_forms_of_it_are_read_whatever_a_plugin_says_beside_it(self, stray: str) -> None:
+        line = f"Job 17 to start at 1795415598{stray} using 4 processors on nodes node[1-2] in partition main"
+        told = sbatch.forecast(f"sbatch: error: your quota is nearly used up\nsbatch: {line}\nsbatch:   Preempts: 3\n")
+        assert told.start == datetime(2026, 11, 23, 6, 33, 18, tzinfo=UTC)
+        assert (told.nodes, told.processors, told.partition) == (("node1", "node2"), 4, "main")
+        assert told.words == line
+
+    @pytest.mark.parametrize("said", ["", "sbatch: all is well\n", "sbatch: Job 17 to start using 4 processors\n"])
+    def test_what_is_none_is_no_answer(self, said: str) -> None:
+        with pytest.raises(SlurmUnavailableError, match="could not be read"):
+            sbatch.forecast(said)
 
 
 class TestSqueue:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lockstep_slurm.client.command import CommandClient
     from lockstep_slurm.client.local import LocalClient
+    from lockstep_slurm.client.pyslurm import PySlurmClient
     from lockstep_slurm.client.selection import select
 
-__all__ = ["CommandClient", "LocalClient", "select"]
+__all__ = ["CommandClient", "LocalClient", "PySlurmClient", "select"]
 
 _HOMES = {
     "CommandClient": "lockstep_slurm.client.command",
     "LocalClient": "lockstep_slurm.client.local",
+    "PySlurmClient": "lockstep_slurm.client.pyslurm",
     "select": "lockstep_slurm.client.selection",
 }
 

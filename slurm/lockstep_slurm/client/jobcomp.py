@@ -21,13 +21,16 @@ _LINE = re.compile(
 
 def by_id(path: Path, user: str, ids: Sequence[int]) -> list[SlurmJob]:
     """What the file says of these jobs, oldest first; ``OSError`` where it cannot be read."""
-    starts = tuple(f"JobId={one} " for one in ids)
-    return _read(path, user, lambda line: line.startswith(starts))
+    starts = {f"JobId={one}" for one in ids}
+    return _read(path, user, lambda line: line[: line.find(" ")] in starts)
 
 
-def by_name(path: Path, user: str, name: str) -> list[SlurmJob]:
-    """What the file says of the jobs of exactly this name, oldest first; ``OSError`` where it cannot be read."""
-    return [job for job in _read(path, user, lambda line: f" Name={name} " in line) if job.name == name]
+def by_name(path: Path, user: str, names: Sequence[str]) -> list[SlurmJob]:
+    """What the file says of the jobs of exactly these names, oldest first; ``OSError`` where it cannot be read."""
+    wanted = set(names)
+    # As _LINE takes a name, without matching every line of every user.
+    told = _read(path, user, lambda line: line.partition(" Name=")[2].partition(" JobState=")[0] in wanted)
+    return [job for job in told if job.name in wanted]
 
 
 def _read(path: Path, user: str, wanted: Callable[[str], bool]) -> list[SlurmJob]:

@@ -7,13 +7,15 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from lockstep_slurm.client import local_files as files
 from lockstep_slurm.client import processes
-from lockstep_slurm.client.local_queue import LocalQueue, describe, ended_at, this_node
+from lockstep_slurm.client.local_queue import LocalQueue, describe, ended_at, is_ready, this_node
 from lockstep_slurm.client.machine import shape
 from lockstep_slurm.client.protocol import (
+    SlurmForecast,
     SlurmJob,
     SlurmNode,
     SlurmPartition,
@@ -70,17 +72,35 @@ class LocalClient:
             self._queue.advance_locked()
         return number
 
+    def test(self, script: str, name: str) -> SlurmForecast:  # noqa: ARG002 - a name is refused by nobody here
+        """Whether it would be taken, and at once if a slot is free; when another job ends nobody knows."""
+        _checked(script.encode("utf-8"), "it")
+        self._queue.advance()
+        jobs = files.read_all(self._folder / "queue")
+        ahead = sum(is_ready(one) for one in jobs)
+        free = self._queue.slots - sum(len(one.alive) for one in jobs) - ahead
+        behind = f", behind {ahead} other job{'' if ahead == 1 else 's'}" if ahead else ""
+        words = "It would start at once" if free > 0 else f"It would wait until a slot is free{behind}"
+        return SlurmForecast(
+            words=words,
+            start=datetime.now(UTC) if free > 0 else None,
+            nodes=(this_node(),),
+            processors=shape().cpus,
+            partition=PARTITION,
+        )
+
     def queue(self) -> list[SlurmJob]:
         """All jobs that have not ended, and those that ended in the last five minutes."""
         self._queue.advance()
         return [describe(one) for one in files.read_all(self._folder / "queue")]
 
-    def find(self, name: str) -> list[SlurmJob]:
-        """The jobs of exactly this name, the ended ones included."""
+    def find(self, *names: str) -> list[SlurmJob]:
+        """The jobs of exactly these names, the ended ones included."""
         self._queue.advance()
+        wanted = set(names)
         # The queue first: a job that is put away in between is seen twice, and never missed.
-        queued = {one.job.id: one for one in files.read_all(self._folder / "queue") if one.job.name == name}
-        ended = {one.job.id: one for one in files.read_all(self._folder / "ended") if one.job.name == name}
+        queued = {one.job.id: one for one in files.read_all(self._folder / "queue") if one.job.name in wanted}
+        ended = {one.job.id: one for one in files.read_all(self._folder / "ended") if one.job.name in wanted}
         return [describe(one) for _, one in sorted((queued | ended).items())]
 
     def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
@@ -179,10 +199,15 @@ def _script(path: Path) -> bytes:
         script = path.read_bytes()
     except OSError as error:
         raise SlurmRefusedError(f"the script {path} cannot be read: {error.strerror}") from error
+    return _checked(script, str(path))
+
+
+def _checked(script: bytes, what: str) -> bytes:
+    """The script, if it is one to sbatch as well."""
     if not script.startswith(b"#!"):
-        raise SlurmRefusedError(f"{path} is no batch script: its first line does not start with '#!'")
+        raise SlurmRefusedError(f"{what} is no batch script: its first line does not start with '#!'")
     if b"\0" in script or b"\r\n" in script:
-        raise SlurmRefusedError(f"{path} is no batch script: it has zero bytes or DOS line ends")
+        raise SlurmRefusedError(f"{what} is no batch script: it has zero bytes or DOS line ends")
     return script
 
 

@@ -75,6 +75,21 @@ class SlurmJob:
 
 
 @dataclass(frozen=True)
+class SlurmForecast:
+    """What Slurm says of a script that it was only asked about: as things stand now, and no promise."""
+
+    words: str
+    """Slurm's own, on one line."""
+    start: datetime | None = None
+    """When it would start, in UTC; None where that is not told."""
+    nodes: tuple[str, ...] = ()
+    """Where it would run."""
+    processors: int | None = None
+    """How many it would be given, over all nodes."""
+    partition: str | None = None
+
+
+@dataclass(frozen=True)
 class SlurmNode:
     """One node as Slurm tells it. Memory in MiB."""
 
@@ -124,11 +139,18 @@ class SlurmClient(Protocol):
     def submit(self, submission: Submission) -> int:
         """Submits once and returns the Slurm job id. After ``SlurmUnavailableError`` the job may or may not exist."""
 
+    def test(self, script: str, name: str) -> SlurmForecast:
+        """When and where a job of this name with this text as its script would start; nothing is submitted or kept.
+
+        ``SlurmRefusedError`` with Slurm's own words where it would not be taken. Each call makes the controller go
+        through its whole queue (``sbatch --test-only``), so ask rarely.
+        """
+
     def queue(self) -> list[SlurmJob]:
         """One bulk query: this user's jobs that Slurm still has in its queue (pending, running, recently ended)."""
 
-    def find(self, name: str) -> list[SlurmJob]:
-        """This user's jobs of exactly this name, in the queue or in the completion records."""
+    def find(self, *names: str) -> list[SlurmJob]:
+        """This user's jobs of exactly these names, in the queue or in the completion records: one look for them all."""
 
     def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
         """What the completion or accounting records say of these jobs, oldest first; one without a record is left out.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import selectors
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,12 @@ _NO_ANSWER = re.compile(
     r"|in standby mode|authentication error|munge encode failed|unexpected message received"
     r"|temporarily unable to accept|resource temporarily unavailable|rate limit"
     r"|problem talking to the database|failed to open persistent connection"
+    r"|message (send|receive) failure|incompatible versions of client|i/o stream version number error"
+    r"|protocol authentication error|insane message length|can't find an address|unexpected missing socket"
+    r"|received zero length message|received message length|failed to send entire message|header lengths are longer"
+    r"|authentication credential|authentication public key|authentication agent|authentication does not apply"
+    r"|cannot unpack credential|bad argument to plugin function|memory management error"
+    r"|invalid job credential|job credential (expired|revoked|replayed)|error generating job credential"
     r"|cannot stat file|configuration source|unable to resolve|unable to establish",
     re.IGNORECASE,
 )
@@ -38,6 +46,10 @@ class Answer:
     code: int
     out: str
     err: str
+    seconds: float = 0.0
+    """From before its start until it was gone: at least as long as it lived."""
+    stopped: bool = False
+    """It was ended for what it said, and its code is that of the signal."""
 
 
 def clean_environment(slurm_conf: Path | None = None) -> dict[str, str]:
@@ -71,8 +83,19 @@ class Runner:
         self._slurm_conf = slurm_conf
         self._timeout = timeout
 
-    def run(self, argv: Sequence[str], *, extra: dict[str, str] | None = None, folder: Path | None = None) -> Answer:
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        extra: dict[str, str] | None = None,
+        folder: Path | None = None,
+        told: bytes | None = None,
+        stop_at: re.Pattern[bytes] | None = None,
+    ) -> Answer:
         """Runs ``argv`` to its end and returns what it said, whatever its exit code.
+
+        ``told``: its standard input. ``stop_at``: where that is not given, it is ended as soon as it says this on
+        standard error.
 
         ``SlurmUnavailableError`` after ``timeout`` seconds (all its processes are ended then), when there is no such
         command or no configuration, and when what it says on standard error means that nobody answered.
@@ -82,11 +105,12 @@ class Runner:
         if conf is not None and not Path(conf).is_file():
             # Slurm's commands would wait a minute for it to appear (22.05).
             raise SlurmUnavailableError(f"there is no slurm.conf at {conf}; check SLURM_CONF or start the cluster")
+        began = time.monotonic()
         try:
             # A group of its own, so that a site's wrapper script and its children end together at the deadline.
             process = subprocess.Popen(
                 list(argv),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if told is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment,
@@ -99,8 +123,8 @@ class Runner:
             ) from error
         except OSError as error:
             raise SlurmUnavailableError(f"{argv[0]} could not be started: {error}") from error
-        answer = _finish(process, argv[0], self._timeout)
-        if answer.code != 0 and _NO_ANSWER.search(answer.err + answer.out):
+        answer = _finish(process, argv[0], self._timeout, began=began, told=told, stop_at=stop_at)
+        if answer.code != 0 and not answer.stopped and is_no_answer(answer.err + answer.out):
             raise SlurmUnavailableError(f"{argv[0]}: {words(answer)}")
         return answer
 
@@ -112,10 +136,25 @@ class Runner:
         return answer.out
 
 
-def _finish(process: subprocess.Popen[bytes], name: str, timeout: float) -> Answer:
+def _finish(
+    process: subprocess.Popen[bytes],
+    name: str,
+    timeout: float,
+    *,
+    began: float,
+    told: bytes | None,
+    stop_at: re.Pattern[bytes] | None,
+) -> Answer:
+    stopped = False
     with process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            if stop_at is None:
+                out, err = process.communicate(told, timeout=timeout)
+            else:
+                out, err, stopped = _listen(process, stop_at, began + timeout)
+                if stopped:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait(max(0.0, began + timeout - time.monotonic()))
         except BaseException as error:
             # The leader is not reaped yet, so its group id cannot be another's.
             os.killpg(process.pid, signal.SIGKILL)
@@ -123,15 +162,47 @@ def _finish(process: subprocess.Popen[bytes], name: str, timeout: float) -> Answ
             if isinstance(error, subprocess.TimeoutExpired):
                 raise SlurmUnavailableError(f"{name} gave no answer within {timeout:g} s") from error
             raise
-    return Answer(process.returncode, out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape"))
+    seconds = time.monotonic() - began
+    said = out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape")
+    return Answer(process.returncode, *said, seconds=seconds, stopped=stopped)
+
+
+def _listen(process: subprocess.Popen[bytes], stop_at: re.Pattern[bytes], end: float) -> tuple[bytes, bytes, bool]:
+    """What the process says until it closes both its outputs, or until its errors match; and whether they did."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
+    out, err = said
+    with selectors.DefaultSelector() as selector:
+        for number in said:
+            selector.register(number, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, end - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(process.args, end)
+            for key, _ in ready:
+                part = os.read(key.fd, 1 << 16)
+                said[key.fd] += part
+                if not part:
+                    selector.unregister(key.fd)
+            if stop_at.search(said[err]):
+                return said[out], said[err], True
+    return said[out], said[err], False
 
 
 def refusal(name: str, answer: Answer) -> SlurmRefusedError | SlurmUnknownJobError:
     """The error for an answer that was no."""
-    said = words(answer)
-    if _UNKNOWN_JOB.search(said):
-        return SlurmUnknownJobError(f"{name}: {said}")
-    return SlurmRefusedError(f"{name}: {said}")
+    return refusal_in_words(f"{name}: {words(answer)}")
+
+
+def is_no_answer(said: str) -> bool:
+    """Whether Slurm's words of a failure mean that nobody answered."""
+    return _NO_ANSWER.search(said) is not None
+
+
+def refusal_in_words(said: str) -> SlurmRefusedError | SlurmUnknownJobError:
+    """The error for a no in these words."""
+    return SlurmUnknownJobError(said) if _UNKNOWN_JOB.search(said) else SlurmRefusedError(said)
 
 
 def words(answer: Answer) -> str:

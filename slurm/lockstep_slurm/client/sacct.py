@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from lockstep_slurm.client import values
 from lockstep_slurm.client.protocol import SlurmJob
 from lockstep_slurm.client.runner import Runner
-from lockstep_slurm.client.squeue import EPOCH, UNIT
+from lockstep_slurm.client.squeue import EPOCH, UNIT, only_named
 
 FIELDS = ("JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "JobName")
+_MOST_IDS = 8000
+"""In one question: Linux takes no argument of 128 KiB or more."""
 FIND_SINCE = "now-30days"
 """How far back a look-up by name goes: a name is looked up soon after a submit whose answer was lost."""
 
 
 def by_id(runner: Runner, user: str, ids: Sequence[int]) -> list[SlurmJob]:
     """What accounting says of these jobs, every restart of its own, oldest first."""
-    return _ask(runner, user, [f"--jobs={','.join(str(one) for one in ids)}"])
+    pieces = [ids[start : start + _MOST_IDS] for start in range(0, len(ids), _MOST_IDS)]
+    return [job for some in pieces for job in _ask(runner, user, [f"--jobs={','.join(str(one) for one in some)}"])]
 
 
-def by_name(runner: Runner, user: str, name: str) -> list[SlurmJob]:
-    """What accounting says of the jobs of exactly this name in the last 30 days, oldest first."""
-    only = [] if "," in name else [f"--name={name}"]
-    return [job for job in _ask(runner, user, [*only, f"--starttime={FIND_SINCE}"]) if job.name == name]
+def by_name(runner: Runner, user: str, names: Sequence[str]) -> list[SlurmJob]:
+    """What accounting says of the jobs of exactly these names in the last 30 days, oldest first."""
+    wanted = set(names)
+    told = _ask(runner, user, [*only_named(names), f"--starttime={FIND_SINCE}"])
+    return [job for job in told if job.name in wanted]
 
 
 def _ask(runner: Runner, user: str, selection: list[str]) -> list[SlurmJob]:

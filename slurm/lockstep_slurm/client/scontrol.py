@@ -13,7 +13,7 @@ _BY = re.compile(r"\s*\[[^\[\]]*@[^\[\]]*\]$")
 
 
 def change(runner: Runner, verb: str, job_id: int) -> None:
-    """``hold``, ``release`` or ``requeue`` of one job."""
+    """``uhold``, ``release`` or ``requeue`` of one job."""
     runner.ask(["scontrol", verb, str(job_id)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetParseError
 
@@ -47,6 +48,7 @@ _NODE_MARKS = {
 }
 
 
+@lru_cache(maxsize=256)
 def job_state(text: str) -> tuple[str, tuple[str, ...]]:
     """A job's base state and flags from Slurm's word or words.
 
@@ -121,6 +123,7 @@ def code_and_signal(text: str) -> tuple[int | None, int | None]:
     return (None, int(number)) if number and int(number) else (int(code), None)
 
 
+@lru_cache(maxsize=4096)
 def host_names(text: str) -> tuple[str, ...]:
     """``node[1-2]`` as names; an empty or ``(null)`` list is none."""
     text = text.strip()
