@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,29 +18,11 @@ from lockstep_slurm.cluster import ClusterError, ClusterInfo, daemons, down, pro
 from lockstep_slurm.cluster.configuration import Ports
 from lockstep_slurm.cluster.layout import LONGEST_FOLDER, Layout
 from support import slurm as one_machine
-
-
-def slurm(info: ClusterInfo, *command: str) -> str:
-    """What one of Slurm's commands prints on this cluster."""
-    environment = {"PATH": os.environ["PATH"], "SLURM_CONF": str(info.slurm_conf)}
-    done = subprocess.run(command, env=environment, cwd="/tmp", capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+from support.slurm import run as slurm
 
 
 def running(folder: Path) -> dict[str, processes.Process]:
     return processes.daemons(Layout.of(folder))
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder for a cluster of the test's own, with a short path; what runs in it is ended afterwards."""
-    one_machine.needed()
-    parent = Path(tempfile.mkdtemp(prefix="lockstep-c-"))
-    yield parent / "c"
-    for left in parent.iterdir():
-        down(left)
-    shutil.rmtree(parent)
 
 
 def test_all_nodes_are_idle_when_up_returns(folder: Path) -> None:
@@ -175,6 +155,9 @@ def test_a_requeued_job_starts_again(folder: Path) -> None:
     wait_until(lambda: "RUNNING" in slurm(info, "squeue", "--noheader", "--format=%T"))
     slurm(info, "scontrol", "requeue", job)
     wait_until(lambda: "PENDING" in slurm(info, "squeue", "--noheader", "--format=%T"))
+    # Started by force in the very second of its requeue it is FAILED, "Job credential revoked" (22.05).
+    second = int(time.time())
+    wait_until(lambda: time.time() >= second + 2)
     slurm(info, "scontrol", "update", f"jobid={job}", "StartTime=now")
     wait_until(lambda: "RUNNING" in slurm(info, "squeue", "--noheader", "--format=%T"))
     assert "Restarts=1" in slurm(info, "scontrol", "show", "job", job)
@@ -269,7 +252,8 @@ def test_without_root_the_command_says_so(lockstep_home: Path, monkeypatch: pyte
 
 def test_without_slurm_the_packages_are_named(lockstep_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(daemons, "SEARCH", str(lockstep_home))
+    monkeypatch.setenv("PATH", str(lockstep_home))
+    monkeypatch.setattr(daemons, "SYSTEM_FOLDERS", ())
     with pytest.raises(ClusterError, match=r"munged is not installed.*apt-get install.*slurmctld"):
         up("one", 1, lockstep_home / "c")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lockstep_slurm.cluster.cores import Machine, NodeCores
+from lockstep_slurm.cluster.info import Network
 from lockstep_slurm.cluster.layout import Layout
 
 # From here on cgroup.conf knows the word "disabled" (Slurm 23.11's manual does not have it, 24.05's has).
@@ -31,15 +32,19 @@ def slurm_conf(
     memory: int,
     min_job_age: int,
     overrides: Mapping[str, str],
+    network: Network | None = None,
 ) -> str:
     """The whole slurm.conf. ``memory``: MiB of a node; ``min_job_age``: seconds; ``overrides``: more of its lines.
+
+    ``network``: where the nodes are hosts of their own, else all of them are at the loopback address.
 
     Every node declares the whole machine and reserves the other nodes' cores (``CpuSpecList``): with task/affinity each
     slurmd hands out the first core first, so nodes that declared one core each would all bind to the same one.
     """
+    addresses = {host.node: host.address for host in network.hosts} if network is not None else {}
     settings = {
         "ClusterName": cluster_name,
-        "SlurmctldHost": f"{hostname}(127.0.0.1)",
+        "SlurmctldHost": f"{hostname}({'127.0.0.1' if network is None else network.address})",
         "SlurmctldPort": str(ports.controller),
         # Both root: the folder may lie under a home that only root can enter, and all jobs are this one person's.
         "SlurmUser": "root",
@@ -49,6 +54,8 @@ def slurm_conf(
         "AuthInfo": f"socket={layout.munge_socket}",
         "StateSaveLocation": str(layout.state),
         "SlurmdSpoolDir": f"{layout.spool}/%n",
+        # Not one for all nodes: srun --mpi=pmix makes a folder in it whose name has the step but no node (22.05).
+        "TmpFS": f"{layout.spool}/%n/tmp",
         "SlurmctldPidFile": str(layout.controller_pid),
         "SlurmdPidFile": str(layout.node_pid("%n")),
         "SlurmctldLogFile": str(layout.controller_log),
@@ -79,7 +86,8 @@ def slurm_conf(
     for node, port in zip(nodes, ports.nodes, strict=True):
         reserved = ",".join(str(cpu) for cpu in node.reserved)
         lines.append(
-            f"NodeName={node.node} NodeHostname={hostname} NodeAddr=127.0.0.1 Port={port} Sockets={machine.sockets} "
+            f"NodeName={node.node} NodeHostname={hostname} NodeAddr={addresses.get(node.node, '127.0.0.1')} "
+            f"Port={port} Sockets={machine.sockets} "
             f"CoresPerSocket={machine.cores_per_socket} ThreadsPerCore={machine.threads_per_core} RealMemory={memory}"
             + (f" CpuSpecList={reserved}" if reserved else "")
         )

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep_slurm.cluster.configuration import Ports
@@ -18,14 +19,19 @@ from lockstep_slurm.cluster.layout import Layout
 # Debian and Ubuntu; the daemons depend on slurm-wlm-basic-plugins, which --no-install-recommends still installs.
 PACKAGES = "munge slurmctld slurmd slurm-client"
 # Not every root shell has the system folders in its PATH.
-SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+SYSTEM_FOLDERS = ("/usr/sbin", "/sbin")
 # Below what Linux gives to outgoing connections (32768-60999), so that none of those takes a port between look and use.
 PORT_RANGE = range(20_000, 32_000)
 
 
+def search() -> str:
+    """Where programs are looked for: on PATH as it is now, which may mean another Slurm than a moment ago."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
+
+
 def program(name: str) -> str:
     """The path of one of Slurm's programs; ``ClusterError`` with the packages to install where it is missing."""
-    path = shutil.which(name, path=SEARCH)
+    path = shutil.which(name, path=search())
     if path is None:
         raise ClusterError(
             f"{name} is not installed. On Debian or Ubuntu: apt-get install -y --no-install-recommends {PACKAGES}"
@@ -96,9 +102,9 @@ def start_controller(layout: Layout) -> None:
     _start("slurmctld", [program("slurmctld"), "-f", str(layout.slurm_conf)], layout, layout.controller_log)
 
 
-def start_node(layout: Layout, node: str) -> None:
-    """Starts this node's slurmd, which goes into the background by itself."""
-    command = [program("slurmd"), "-N", node, "-f", str(layout.slurm_conf)]
+def start_node(layout: Layout, node: str, inside: Sequence[str] = ()) -> None:
+    """Starts this node's slurmd, which goes into the background by itself; ``inside``: what puts it on its host."""
+    command = [*inside, program("slurmd"), "-N", node, "-f", str(layout.slurm_conf)]
     _start(f"slurmd of {node}", command, layout, layout.node_log(node))
 
 

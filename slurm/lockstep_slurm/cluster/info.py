@@ -9,12 +9,69 @@ from pathlib import Path
 from lockstep_slurm.cluster.cores import NodeCores
 from lockstep_slurm.errors import LockstepError
 
+# Where iproute2 keeps namespaces by name.
+NAMESPACES = Path("/run/netns")
 # Becomes part of Slurm's ClusterName, which must be lower case and is cut at 40 characters.
 NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 
 class ClusterError(LockstepError):
     """The one-machine Slurm could not be brought up, looked at or ended; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One node as a host of its own: a network namespace with one interface."""
+
+    node: str
+    namespace: str
+    """Its name for ``ip netns``."""
+    port: str
+    """The bridge's end of its link, on the machine's own side."""
+    interface: str
+    """The host's end: its only interface but the loopback's."""
+    address: str
+
+    @property
+    def inside(self) -> list[str]:
+        """What to put before a command so that it runs on this host, in its network and nothing else of its own.
+
+        Not ``ip netns exec``: that mounts another /sys, without the cgroups that slurmd looks for, and needs a root
+        that is a mount point, which a chroot's is not.
+        """
+        return ["nsenter", f"--net={NAMESPACES / self.namespace}"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network of a cluster whose nodes are hosts of their own."""
+
+    bridge: str
+    address: str
+    """The bridge's: this machine as the hosts see it, and where they find the controller."""
+    subnet: str
+    rate: str | None
+    """What ``up`` limited each link to, in tc's form; None for no limit."""
+    hosts: tuple[Host, ...]
+
+    def host(self, node: str) -> Host:
+        """The host of this node; ``ClusterError`` naming those that there are."""
+        for found in self.hosts:
+            if found.node == node:
+                return found
+        raise ClusterError(f"There is no host {node!r}, only {', '.join(host.node for host in self.hosts)}.")
+
+
+@dataclass(frozen=True)
+class LinkStatus:
+    """A host's link as it is now."""
+
+    node: str
+    host: Host
+    state: str
+    """``up``, ``cut``, or ``missing`` where somebody took it away."""
+    rate: str | None = None
+    """Bits per second in tc's form; None for no limit."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +88,8 @@ class ClusterInfo:
     """For each node the CPUs that its jobs get, as Linux ids."""
     warnings: tuple[str, ...] = ()
     already_running: bool = False
+    network: Network | None = None
+    """Where the nodes are hosts of their own."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +115,8 @@ class ClusterStatus:
     nodes: tuple[NodeStatus, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    links: tuple[LinkStatus, ...] = ()
+    """Where the nodes are hosts of their own, in the nodes' order. A cut link is no problem: somebody cut it."""
 
     @property
     def running(self) -> bool:

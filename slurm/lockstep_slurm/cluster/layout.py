@@ -84,6 +84,7 @@ class Layout:
         """Makes all folders, 0700 throughout; slurmd (22.05) does not make its own spool folder's parents."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         folders = (self.folder, self.sockets, self.state, self.spool, *(self.spool / node for node in nodes))
+        folders += tuple(self.spool / node / "tmp" for node in nodes)
         for folder in (*folders, self.munge_key.parent, self.munge_pid.parent, self.munge_log.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)

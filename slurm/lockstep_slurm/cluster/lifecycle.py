@@ -1,4 +1,4 @@
-"""``up``, ``status`` and ``down`` of a one-machine Slurm."""
+"""``up``, ``status``, ``down`` and ``link`` of a one-machine Slurm."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lockstep_slurm.cluster import daemons, processes
+from lockstep_slurm.cluster import daemons, network, processes
 from lockstep_slurm.cluster.configuration import cgroup_conf, slurm_conf
 from lockstep_slurm.cluster.cores import NodeCores, read_machine, share_out
-from lockstep_slurm.cluster.info import ClusterError, ClusterInfo, ClusterStatus, NodeStatus
+from lockstep_slurm.cluster.hosts import bits_per_second
+from lockstep_slurm.cluster.info import ClusterError, ClusterInfo, ClusterStatus, Host, LinkStatus, Network, NodeStatus
 from lockstep_slurm.cluster.layout import Layout
 
 READY_WITHIN = 40.0  # seconds; about 1 s on a quiet machine with 6 nodes
@@ -32,8 +33,13 @@ def up(
     *,
     min_job_age: int = 300,
     overrides: Mapping[str, str] | None = None,
+    hosts: bool = False,
+    link: str | None = None,
 ) -> ClusterInfo:
     """Brings up a cluster of ``nodes`` nodes, named node1, node2, ..., and returns when all of them are idle.
+
+    With ``hosts`` each node is a host with an address of its own (a network namespace), and they are named h1, h2, ...;
+    ``link`` limits each one's link, in both directions, to so many bits per second (tc's form, ``1gbit``).
 
     A cluster that runs already is left as it is; one of which only a part runs is ended and brought up again. Job ids,
     queued jobs and completion records go on from the last ``up`` in the same folder.
@@ -44,23 +50,30 @@ def up(
     """
     if not 1 <= nodes <= MOST_NODES:
         raise ClusterError(f"--nodes {nodes}: a one-machine cluster has 1 to {MOST_NODES} nodes.")
+    if link is not None:
+        if not hosts:
+            raise ClusterError("--link limits the links between hosts: say --hosts as well.")
+        bits_per_second(link)
     layout = Layout.of(folder.absolute())
-    names = tuple(f"node{number}" for number in range(1, nodes + 1))
+    names = tuple(f"{'h' if hosts else 'node'}{number}" for number in range(1, nodes + 1))
     check_machine()
+    if hosts:
+        network.check()
     layout.make(names)
     with _alone(layout):
         notes = layout.read_notes()
         if notes is not None and processes.daemons(layout):
             info = _info(layout, notes)
             if not _problems(layout, info)[0]:
-                if info.nodes == names:
+                if info.nodes == names and (info.network is None or info.network.rate == link):
                     return replace(info, already_running=True)
                 raise ClusterError(
-                    f"Cluster {name!r} runs with {len(info.nodes)} nodes, not {nodes}. "
+                    f"Cluster {name!r} runs with {_described(info)}, not {nodes}{_kind(hosts=hosts, link=link)}. "
                     f"End it first: lockstep cluster down --name {name}"
                 )
             _bring_down(layout, info.cluster_name)
-        return _bring_up(layout, name, names, min_job_age, overrides or {})
+        network.remove(layout.folder)
+        return _bring_up(layout, name, names, min_job_age, overrides or {}, hosts=hosts, link=link)
 
 
 def status(folder: Path) -> ClusterStatus:
@@ -76,7 +89,27 @@ def status(folder: Path) -> ClusterStatus:
         NodeStatus(cores.node, states.get(cores.node, "unknown"), cores.cpus, daemon=cores.node in running)
         for cores in info.cores
     )
-    return ClusterStatus(info.name, layout.folder, layout.slurm_conf, rows, problems, info.warnings)
+    links = network.links(info.network) if info.network is not None and running else ()
+    return ClusterStatus(info.name, layout.folder, layout.slurm_conf, rows, problems, info.warnings, links)
+
+
+def link(folder: Path, node: str, *, on: bool | None = None, rate: str | None = None) -> LinkStatus:
+    """Cuts (``on=False``) or mends the link of a host, gives it another rate (tc's form), or both; says how it is then.
+
+    Raises ``ClusterError`` where the cluster does not run, has no hosts or no such one.
+    """
+    layout = Layout.of(folder.absolute())
+    notes = layout.read_notes()
+    info = _info(layout, notes) if notes is not None and processes.daemons(layout) else None
+    if info is None:
+        raise ClusterError(
+            f"No cluster runs in {folder}. Bring it up: lockstep cluster up --hosts --name {folder.name}"
+        )
+    if info.network is None:
+        raise ClusterError(
+            f"The nodes of cluster {info.name!r} are no hosts and have no links. Bring it up anew with --hosts."
+        )
+    return network.set_link(info.network.host(node), on=on, rate=rate)
 
 
 def down(folder: Path) -> bool:
@@ -86,10 +119,11 @@ def down(folder: Path) -> bool:
     """
     layout = Layout.of(folder.absolute())
     if not layout.folder.is_dir():
-        return False
+        return network.remove(layout.folder)
     with _alone(layout):
         notes = layout.read_notes()
-        return _bring_down(layout, str(notes["cluster_name"]) if notes else None)
+        ran = _bring_down(layout, str(notes["cluster_name"]) if notes else None)
+        return network.remove(layout.folder) or ran
 
 
 def check_machine() -> None:
@@ -131,7 +165,23 @@ def _info(layout: Layout, notes: Mapping[str, Any]) -> ClusterInfo:
         nodes=tuple(row.node for row in cores),
         cores=cores,
         warnings=tuple(notes["warnings"]),
+        network=_network(notes.get("network")),
     )
+
+
+def _network(notes: Mapping[str, Any] | None) -> Network | None:
+    if notes is None:
+        return None
+    return Network(**(dict(notes) | {"hosts": tuple(Host(**row) for row in notes["hosts"])}))
+
+
+def _described(info: ClusterInfo) -> str:
+    rate = info.network.rate if info.network is not None else None
+    return f"{len(info.nodes)}{_kind(hosts=info.network is not None, link=rate)}"
+
+
+def _kind(*, hosts: bool, link: str | None) -> str:
+    return (" hosts" + (f" on links of {link}" if link else "")) if hosts else " nodes"
 
 
 def _problems(layout: Layout, info: ClusterInfo) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -141,6 +191,8 @@ def _problems(layout: Layout, info: ClusterInfo) -> tuple[tuple[str, ...], dict[
         return ("The cluster is down.",), {}
     problems = [f"{name} does not run." for name in ("munged", "slurmctld") if name not in running]
     problems += [f"The slurmd of {node} does not run." for node in info.nodes if node not in running]
+    links = network.links(info.network) if info.network is not None else ()
+    problems += [f"The link of {link.node} is gone." for link in links if link.state == "missing"]
     states = daemons.node_states(layout) if {"munged", "slurmctld"} <= running.keys() else None
     if states is None and not problems:
         problems.append("slurmctld runs but does not answer.")
@@ -148,7 +200,14 @@ def _problems(layout: Layout, info: ClusterInfo) -> tuple[tuple[str, ...], dict[
 
 
 def _bring_up(
-    layout: Layout, name: str, names: tuple[str, ...], min_job_age: int, overrides: Mapping[str, str]
+    layout: Layout,
+    name: str,
+    names: tuple[str, ...],
+    min_job_age: int,
+    overrides: Mapping[str, str],
+    *,
+    hosts: bool,
+    link: str | None,
 ) -> ClusterInfo:
     """Starts everything, with other ports where another program took one meanwhile."""
     version, machine, hostname = daemons.version(), read_machine(), socket.gethostname().partition(".")[0]
@@ -156,12 +215,15 @@ def _bring_up(
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 // len(names)
     digest = hashlib.sha256(str(layout.folder).encode()).hexdigest()[:6]
     cluster_name = f"lockstep-{name}-{digest}"
-    notes = {
+    notes: dict[str, Any] = {
         "name": name,
         "cluster_name": cluster_name,
         "cores": [asdict(row) for row in cores],
         "warnings": [warning] if warning else [],
     }
+    net = network.create(layout.folder, len(names), link) if hosts else None
+    if net is not None:
+        notes["network"] = asdict(net)
     layout.cgroup_conf.write_text(cgroup_conf(version))
     layout.write_notes(notes)
     for last in (False, False, True):
@@ -176,27 +238,29 @@ def _bring_up(
                 memory=memory,
                 min_job_age=min_job_age,
                 overrides=overrides,
+                network=net,
             )
         )
         try:
-            _start_all(layout, names)
+            _start_all(layout, names, net)
         except BaseException as error:
             _bring_down(layout, cluster_name, cancel=False)
             if last or PORT_TROUBLE not in str(error):
+                network.remove(layout.folder)
                 raise
         else:
             break
     return _info(layout, notes)
 
 
-def _start_all(layout: Layout, names: tuple[str, ...]) -> None:
+def _start_all(layout: Layout, names: tuple[str, ...], net: Network | None) -> None:
     """Starts every daemon and returns when all nodes are idle or at work."""
     for log in layout.munge_log.parent.glob("*.log"):
         log.replace(log.with_suffix(".log.before"))
     daemons.start_munged(layout)
     daemons.start_controller(layout)
     for node in names:
-        daemons.start_node(layout, node)
+        daemons.start_node(layout, node, net.host(node).inside if net is not None else ())
     logs = {"slurmctld": layout.controller_log} | {node: layout.node_log(node) for node in names}
     pid_files = [layout.controller_pid, *(layout.node_pid(node) for node in names)]
     deadline = time.monotonic() + READY_WITHIN
@@ -230,13 +294,14 @@ def _start_all(layout: Layout, names: tuple[str, ...]) -> None:
 def _bring_down(layout: Layout, cluster_name: str | None, *, cancel: bool = True) -> bool:
     """Ends what runs of the cluster; True if anything did."""
     running = processes.daemons(layout)
-    if cancel and {"munged", "slurmctld"} <= running.keys() and any(key.startswith("node") for key in running):
+    if cancel and {"munged", "slurmctld"} <= running.keys() and running.keys() - {"munged", "slurmctld"}:
         _cancel_jobs(layout)
     left = processes.jobs(cluster_name) if cluster_name else []
     for _ in range(3):  # a daemon that was just forking itself into the background is seen at the next look
         found = processes.daemons(layout)
         # The nodes first: a slurmd that ends while its controller lives says so, and leaves no job half told.
-        processes.end([process for name, process in found.items() if name.startswith("node")], patience=10.0)
+        nodes = [process for name, process in found.items() if name not in {"munged", "slurmctld"}]
+        processes.end(nodes, patience=10.0)
         processes.end([process for name, process in found.items() if name == "slurmctld"], patience=10.0)
         processes.end([process for name, process in found.items() if name == "munged"], patience=5.0)
         if not found:
