@@ -1,0 +1,64 @@
+"""What a spec asks of a node is what its placement and communication sections say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lockstep_slurm.job.spec import JobSpec
+from lockstep_slurm.placement import Request, Threads, request_of
+
+TRAINING = {"training": {"model": "digits-cnn", "data": "digits"}}
+
+
+def request_for(**sections: Any) -> Request:
+    return request_of(JobSpec.model_validate(TRAINING | sections).model_dump(), ranks=4)
+
+
+def test_a_spec_that_says_nothing_asks_for_what_a_request_asks_for_by_default() -> None:
+    assert request_for() == Request(ranks=4)
+    # A run directory that an older Lockstep has made has not all of today's keys.
+    assert request_of({}, ranks=4) == Request(ranks=4)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ({"communication_cpus": 0}, {"communication_cpus": 0}),
+        ({"communication_cpus": 3}, {"communication_cpus": 3}),
+        ({"policy": "nic"}, {"policy": "nic"}),
+        ({"loader_cpus": 2}, {"loader_cpus": 2}),
+        ({"smt": True}, {"smt": True}),
+        ({"memory": "bind"}, {"memory": "bind"}),
+        ({"on_shortage": "degrade"}, {"degrade": True}),
+        ({"cpus_per_rank": 8}, {"cpus_per_rank": 8}),
+    ],
+)
+def test_every_key_of_placement_has_its_place_in_the_request(said: dict[str, Any], asked: dict[str, Any]) -> None:
+    assert request_for(placement=said) == replace(Request(ranks=4), **asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"),
+    [
+        ({"backend": "gloo"}, Threads(horovod=1, gloo=1)),
+        ({"backend": "mpi"}, Threads(horovod=1, gloo=0)),
+        ({"backend": "ccl"}, Threads(horovod=1, gloo=1, ccl=1)),
+        ({"backend": "ccl", "ccl_workers": 3}, Threads(horovod=1, gloo=1, ccl=3)),
+    ],
+)
+def test_the_threads_follow_from_the_backend(said: dict[str, Any], threads: Threads) -> None:
+    assert request_for(communication=said).threads == threads
+
+
+def test_the_card_is_the_one_that_the_ranks_use() -> None:
+    spec = JobSpec.model_validate(TRAINING | {"communication": {"interface": "ib0"}}).model_dump()
+    assert request_of(spec, ranks=1).card == "ib0"
+    assert request_of(spec, ranks=1, card="ib1").card == "ib1"
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ValueError, match="'nccl', which is none of gloo, mpi and ccl"):
+        request_of({"communication": {"backend": "nccl"}}, ranks=1)
