@@ -10,6 +10,7 @@ import pytest
 from lockstep_slurm.job import forms
 from lockstep_slurm.job.file import SpecError, read
 from lockstep_slurm.job.spec import JobSpec
+from lockstep_slurm.site.model import Site
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD = '[training]\nmodel = "digits-cnn"\ndata = "digits"\n'
@@ -25,7 +26,7 @@ def problems_of(tmp_path: Path, text: str | bytes, *settings: str) -> dict[str, 
 
 
 def test_every_example_is_a_valid_spec() -> None:
-    files = sorted(EXAMPLES.rglob("*.toml"))
+    files = sorted(set(EXAMPLES.rglob("*.toml")) - {EXAMPLES / "cluster.toml"})
     assert len(files) >= 3
     for file in files:
         read(file)
@@ -58,6 +59,11 @@ def test_every_example_is_a_valid_spec() -> None:
         (GOOD + "[placement]\ncommunication_cpus = -1\n", "placement.communication_cpus", 'neither "auto" nor'),
         (GOOD + "[resources]\ntime = 30\n", "resources.time", 'put it in quotes: "30"'),
         ('[training]\nscript = "~nobody.here/train.py"\n', "training.script", "give the whole path"),
+        (
+            GOOD + '[environment.container]\nimage = "docker://a/b"\n',
+            "environment.container.image",
+            "which is relative",
+        ),
         ("x = = 1\n", "", "not valid TOML"),
         (b'name = "\xff"\n', "", "not UTF-8: byte 0xff in line 1"),
     ],
@@ -71,6 +77,21 @@ def test_bad_input_says_where_and_what_to_do(tmp_path: Path, text: str | bytes, 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     found = problems_of(tmp_path, GOOD + '[resources]\nnodes = 0\ntime = "x"\n[placement]\nranks_per_node = 0\n')
     assert set(found) == {"resources.nodes", "resources.time", "placement.ranks_per_node"}
+
+
+def test_relative_paths_are_of_the_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(
+        '[training]\nscript = "train.py"\n[environment]\nmodule_use = ["m", "/apps"]\nsetup_file = "s.sh"\n'
+        '[environment.container]\nimage = "images/a.sif"\nbinds = ["/data:/mnt"]\n'
+    )
+    spec = read(tmp_path / "job.toml")
+    assert spec.training.script == f"{tmp_path}/train.py"
+    assert spec.environment.module_use == [f"{tmp_path}/m", "/apps"]
+    assert spec.environment.setup_file == f"{tmp_path}/s.sh"
+    assert spec.environment.container is not None
+    assert (spec.environment.container.image, spec.environment.container.binds) == (
+        f"{tmp_path}/images/a.sif", ["/data:/mnt"]
+    )  # fmt: skip
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -101,7 +122,7 @@ def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
 
 
 def test_every_form_of_a_text_has_words() -> None:
-    schema = json.dumps(JobSpec.model_json_schema())
+    schema = json.dumps([JobSpec.model_json_schema(), Site.model_json_schema()])
     patterns = {pattern for name, pattern in vars(forms).items() if name.isupper() and name != "WORDS"}
     assert patterns == set(forms.WORDS)
     assert all(json.dumps(pattern) in schema for pattern in patterns)

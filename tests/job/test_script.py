@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,8 @@ def dumping_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stands where a rank's Python would: prints what reaches it, so that quoting can be seen from outside."""
     file = tmp_path_factory.mktemp("python") / "python"
     file.write_text(
-        "#!/bin/bash\n[[ $1 == -c ]] && exit 0\n"
-        '[[ $2 == lockstep_worker.rundir ]] && { cat > "$SEEN/spec"; echo "$SEEN"; exit; }\n'
+        "#!/bin/bash\n[[ $2 == *import\\ lockstep* ]] && exit 0\n"
+        '[[ $3 == lockstep_worker.rundir ]] && { cat > "$SEEN/spec"; echo "$SEEN"; exit; }\n'
         'env -0 > "$SEEN/env"\n'
     )
     file.chmod(0o755)
@@ -76,12 +79,28 @@ def test_whole_nodes_come_with_all_their_memory() -> None:
     assert ("mem", "4G") in directives(spec_of(resources={"exclusive": True, "mem": "4G"}))
 
 
-def test_cpus_are_on_the_srun_line() -> None:
-    assert "--cpus-per-task=3 " in render(spec_of(placement={"cpus_per_rank": 3}), SITE)
-    assert "--cpus-per-task=1 " in render(spec_of(), SITE)
-    assert "--cpus-per-task=$((SLURM_CPUS_ON_NODE / 2)) " in render(
-        spec_of(placement={"ranks_per_node": 2}, resources={"exclusive": True}), SITE
-    )
+@pytest.mark.parametrize(
+    ("communication", "site_says", "wanted"),
+    [
+        ({}, "pmix", None),
+        ({"backend": "mpi"}, None, None),
+        ({"backend": "mpi"}, "pmix", "--mpi=pmix"),
+        ({"backend": "mpi", "mpi": "pmi2"}, "pmix", "--mpi=pmi2"),
+        ({"backend": "mpi"}, "mpirun", "mpirun"),
+        ({"backend": "mpi", "mpi": "mpirun"}, "pmix", "mpirun"),
+    ],
+)
+def test_mpi_is_started_as_the_spec_says_else_the_site(
+    communication: dict[str, str], site_says: str | None, wanted: str | None
+) -> None:
+    site = replace(SITE, mpi=site_says, mpirun="/opt/my mpi/bin/mpirun")
+    spec = spec_of(communication=communication, placement={"ranks_per_node": 2, "cpus_per_rank": 3})
+    script = render(spec, site)
+    assert (" srun --export=ALL" in script) == (wanted != "mpirun")
+    assert re.findall(r"--mpi=\w+", script) == ([wanted] if wanted not in {None, "mpirun"} else [])
+    if wanted == "mpirun":
+        assert "'/opt/my mpi/bin/mpirun' -np 2 --map-by ppr:2:node --bind-to none " in script
+        assert '"--cpus-per-task=6 --cpu-bind=cores"' in script
 
 
 def test_a_set_up_may_do_what_it_likes_to_the_shell(dumping_python: Path, tmp_path: Path) -> None:
@@ -109,26 +128,20 @@ def test_a_set_up_may_do_what_it_likes_to_the_shell(dumping_python: Path, tmp_pa
         assert environment.items() >= (variables | {"FROM_SETUP": "1"}).items()
 
 
-def test_a_set_up_that_fails_is_said_plainly(tmp_path: Path) -> None:
-    setup = tmp_path / "setup.sh"
-    setup.write_text("return 3\n")
-    script = tmp_path / "job.sbatch"
-    script.write_text(render(spec_of(environment={"setup_file": str(setup)}), SITE))
-    done = subprocess.run(["bash", script], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (78, f"lockstep: environment.setup_file {setup} failed with 3\n")
-
-
 def test_a_venv_of_the_users_replaces_the_sites_python() -> None:
-    assert "python=/home/me/venv/bin/python\n" in render(spec_of(environment={"venv": "/home/me/venv/"}), SITE)
+    assert "lockstep_python=(/home/me/venv/bin/python)\n" in render(
+        spec_of(environment={"venv": "/home/me/venv/"}), SITE
+    )
 
 
-def test_a_python_without_the_worker_is_said_plainly(tmp_path: Path) -> None:
-    script = tmp_path / "job.sbatch"
-    script.write_text(render(spec_of(), ScriptSite("/nowhere/python", str(tmp_path))))
-    done = subprocess.run(["bash", script], capture_output=True, text=True)
-    assert done.returncode == 78
-    assert "/nowhere/python" in done.stderr
-    assert "install lockstep[worker]" in done.stderr
+def test_the_specs_subnet_beats_the_sites_and_reaches_every_launch_line() -> None:
+    assert "--subnet" not in render(spec_of(), SITE)
+    site = dataclasses.replace(SITE, subnets=("10.1.0.0/16", "10.2.0.0/16"), ports="20000-29999")
+    ours = "--subnet 10.1.0.0/16 --subnet 10.2.0.0/16 --ports 20000-29999"
+    assert render(spec_of(), site).count(ours) == 2
+    theirs = render(spec_of(communication={"subnet": "10.3.0.0/16"}), site)
+    assert theirs.count("--subnet 10.3.0.0/16 --ports 20000-29999") == 2
+    assert "10.1.0.0" not in theirs
 
 
 def test_job_ids_sort_by_time_and_are_found_in_slurms_names() -> None:

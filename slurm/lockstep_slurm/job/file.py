@@ -7,13 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.job.words import place, sentence
 
 SIZE_LIMIT = 1 << 20
+_PATHS = (
+    "training.script",
+    "environment.venv",
+    "environment.conda",
+    "environment.setup_file",
+    "environment.module_use",
+    "environment.container.image",
+)
 
 
 class SpecError(LockstepError):
@@ -29,14 +37,29 @@ class SpecError(LockstepError):
 def read(file: Path, settings: Sequence[str] = ()) -> JobSpec:
     """Reads a spec from a TOML file, with ``key=value`` settings (dotted keys, TOML values) put over it.
 
-    Relative ``training.script``, ``environment.venv`` and ``environment.setup_file`` are taken from the file's folder.
+    Relative paths (``training.script`` and those of ``environment``, but the binds) are taken from the file's folder.
     Raises ``SpecError`` naming file, place and cure.
     """
-    document = _parse(file)
+    document = parse(file, "job spec")
     for setting in settings:
         _put(document, setting)
     _resolve(document, file.resolve().parent, str(file))
     return check(document, str(file))
+
+
+def changes(settings: Sequence[str], removed: Sequence[str] = ()) -> dict[str, Any]:
+    """What ``key=value`` settings change of a spec that is elsewhere, as a merge patch (RFC 7396).
+
+    Relative paths are taken from the working folder; ``removed`` are dotted keys that are to have no value. Raises
+    ``SpecError`` for a setting that is none.
+    """
+    document: dict[str, Any] = {}
+    for setting in settings:
+        _put(document, setting)
+    _resolve(document, Path.cwd(), "--set")
+    for key in removed:
+        _value(document, key, None, "--unset")
+    return document
 
 
 def check(document: Mapping[str, Any], source: str) -> JobSpec:
@@ -47,27 +70,28 @@ def check(document: Mapping[str, Any], source: str) -> JobSpec:
         raise SpecError(source, problems(error)) from None
 
 
-def problems(error: ValidationError) -> list[tuple[str, str]]:
-    """Pydantic's findings as (dotted place, sentence): the value and what is allowed are in the sentence."""
-    return [(place(found["loc"]), sentence(found, found["loc"])) for found in error.errors(include_url=False)]
+def problems(error: ValidationError, of: type[BaseModel] = JobSpec) -> list[tuple[str, str]]:
+    """Pydantic's findings on an ``of`` as (dotted place, sentence): value and what is allowed are in the sentence."""
+    return [(place(found["loc"]), sentence(found, found["loc"], of)) for found in error.errors(include_url=False)]
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def parse(file: Path, what: str, error_of: type[SpecError] = SpecError) -> dict[str, Any]:
+    """A TOML file as a document; raises an ``error_of`` that names the file, and calls what it should be ``what``."""
     try:
         with file.open("rb") as stream:
             raw = stream.read(SIZE_LIMIT + 1)
     except OSError as error:
-        raise SpecError(str(file), [("", f"cannot be read: {error.strerror}; give the path of a TOML file")]) from None
+        raise error_of(str(file), [("", f"cannot be read: {error.strerror}; give the path of a TOML file")]) from None
     if len(raw) > SIZE_LIMIT:
-        raise SpecError(str(file), [("", f"is larger than {SIZE_LIMIT >> 20} MiB, so it is no job spec")])
+        raise error_of(str(file), [("", f"is larger than {SIZE_LIMIT >> 20} MiB, so it is no {what}")])
     try:
         return tomllib.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         message = f"is not UTF-8: byte 0x{raw[error.start]:02x} in line {line}; save the file as UTF-8"
-        raise SpecError(str(file), [("", message)]) from None
+        raise error_of(str(file), [("", message)]) from None
     except tomllib.TOMLDecodeError as error:
-        raise SpecError(str(file), [("", f"is not valid TOML: {error}")]) from None
+        raise error_of(str(file), [("", f"is not valid TOML: {error}")]) from None
 
 
 def _put(document: dict[str, Any], setting: str) -> None:
@@ -78,24 +102,41 @@ def _put(document: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is meant as text: --set name=trial
-    *path, last = key.strip().split(".")
+    _value(document, key.strip(), value, "--set")
+
+
+def _value(document: dict[str, Any], key: str, value: object, option: str) -> None:
+    """Puts ``value`` at the dotted ``key``, in place."""
+    *path, last = key.split(".")
     section = document
     for part in path:
         inner = section.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise SpecError("--set", [(key, f"{part!r} is a value in the file, not a section")])
+            raise SpecError(option, [(key, f"{part!r} is a value in the file, not a section")])
         section = inner
     section[last] = value
 
 
 def _resolve(document: dict[str, Any], folder: Path, source: str) -> None:
-    for section, key in (("training", "script"), ("environment", "venv"), ("environment", "setup_file")):
-        values = document.get(section)
-        if isinstance(values, dict) and isinstance(values.get(key), str) and values[key]:
-            try:
-                values[key] = str(folder / Path(values[key]).expanduser())
-            except RuntimeError:
-                message = (
-                    f"{values[key]!r} begins with the home folder of a user that there is not; give the whole path"
-                )
-                raise SpecError(source, [(f"{section}.{key}", message)]) from None
+    """Makes paths absolute, in place: those in a key, and those in a list of them."""
+    for dotted in _PATHS:
+        *sections, key = dotted.split(".")
+        values: Any = document
+        for section in sections:
+            values = values.get(section) if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            continue
+        given = values.get(key)
+        try:
+            if isinstance(given, str) and given:
+                values[key] = _absolute(folder, given)
+            elif isinstance(given, list):
+                values[key] = [_absolute(folder, one) if isinstance(one, str) and one else one for one in given]
+        except RuntimeError:
+            message = f"{given!r} begins with the home folder of a user that there is not; give the whole path"
+            raise SpecError(source, [(dotted, message)]) from None
+
+
+def _absolute(folder: Path, given: str) -> str:
+    """``given`` as a path from ``folder``; what has a scheme, such as docker://, is none, and is left to the model."""
+    return given if "://" in given else str(folder / Path(given).expanduser())

@@ -11,8 +11,12 @@ MEMORY: Final = r"^[0-9]+[KMGT]?$"
 TIME_LIMIT: Final = r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d{1,2}(:\d{2}){0,2})$"
 BEGIN: Final = r"^(now(\+\d+(seconds|minutes|hours|days|weeks)?)?|\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2})?)?)$"
 CONSTRAINT: Final = r"^[A-Za-z0-9_.&|()\[\]*,-]+$"
+PROGRAM: Final = r"^(/[A-Za-z0-9_./+-]*|[A-Za-z0-9][A-Za-z0-9_.-]*)$"
 MAIL: Final = r"^[A-Za-z0-9_.+@-]+$"
 INTERFACE: Final = r"^[A-Za-z0-9_.:@-]{1,15}$"
+SUBNET: Final = r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$"
+PORTS: Final = r"^[1-9]\d{3,4}-[1-9]\d{3,4}$"
+SHORT_WORD: Final = r"^[a-z][a-z0-9_]{0,31}$"
 
 WORDS: Final = {
     NAME: "letters, digits, '_', '.' and '-', a letter or digit first",
@@ -22,7 +26,11 @@ WORDS: Final = {
     TIME_LIMIT: "minutes, or a form of sbatch's such as 1:00:00 or 1-12",
     BEGIN: "a moment such as 2026-12-01T08:00 or now+2hours",
     CONSTRAINT: "node features joined by & or |, such as icelake&nvme",
+    PROGRAM: "a program's name, or its absolute path of letters, digits and '_./+-'",
     MAIL: "one mail address",
     INTERFACE: "a network interface's name, such as ib0",
+    SUBNET: "an IPv4 network, such as 10.1.0.0/16",
+    PORTS: "two ports with a dash between, such as 20000-29999",
+    SHORT_WORD: "a short word of lower-case letters, digits and '_', a letter first, such as pmix or images_per_s",
 }
 """What a value of each form is."""

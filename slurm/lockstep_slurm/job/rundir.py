@@ -13,14 +13,24 @@ import shutil
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.job import beneath
 from lockstep_slurm.job.identity import is_job_id
 
 SUBFOLDERS = ("claims", "rendezvous", "spool", "placement", "checkpoints", "exit", "logs")
 NOTES = "by-slurm-id"
-_CLAIM_NAME = re.compile(r"([0-9]{6})\.json")
+START_LIMIT = 2000
+"""Characters of what a script's own failure may say: some module systems print a page."""
+_STARTS_READ = 32
+_MOST_CLAIMS = 10_000
+"""A requeue makes one; who makes more than this does not train."""
+_LONGEST_DOCUMENT = 1 << 20
+"""Bytes of a claim or an exit record: a claim has the names of all its nodes."""
+_START_NAME = re.compile(r"start-([0-9]{1,18})-([0-9]{1,9})\.txt")
+_CLAIM_NAME = re.compile(r"[0-9]{6}\.json")
+_ATTEMPT_NAME = re.compile(r"[1-9][0-9]{0,9}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -49,6 +59,16 @@ class Claim:
     """The Slurm job step (one ``srun``) whose ranks train; two steps of one job never share an attempt."""
     local_id: str | None = None
     version: int = 1
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start of the script that ended before there was a rank to claim it, as the script itself tells."""
+
+    slurm_job_id: int
+    restart_count: int
+    message: str
+    """One line: the words of whatever failed, without control characters, cut to ``START_LIMIT``."""
 
 
 @dataclass(frozen=True)
@@ -191,37 +211,75 @@ def spool_file(run: Path, attempt: int, node: str) -> Path:
 
 
 def spool_files(run: Path, attempt: int) -> list[Path]:
-    """The spools of an attempt, one a node, by node name."""
-    return sorted((run / "spool" / str(attempt)).glob("*.jsonl"))
+    """The spools of an attempt, one a node, by node name; whether each is a plain file shows when it is opened."""
+    try:
+        names = beneath.names_in(run, "spool", str(attempt))
+    except FileNotFoundError:
+        return []
+    return [run / "spool" / str(attempt) / name for name in sorted(names) if name.endswith(".jsonl")]
+
+
+def open_spool(file: Path) -> BinaryIO:
+    """The spool that ``spool_file`` or ``spool_files`` named, for reading; raises as ``beneath.open_file``."""
+    return beneath.open_file(file.parents[2], "spool", file.parent.name, file.name)
 
 
 def spool_attempts(run: Path) -> list[int]:
     """The attempts that left a spool, in order."""
-    return sorted(int(folder.name) for folder in (run / "spool").glob("*") if folder.name.isdecimal())
+    try:
+        names = beneath.names_in(run, "spool")
+    except FileNotFoundError:
+        return []
+    return sorted(int(name) for name in names if _ATTEMPT_NAME.fullmatch(name))
 
 
 def read_claims(run: Path) -> list[Claim]:
     """The claims, lowest fence first; one that cannot be read is an error, since nothing may be decided without it."""
+    names = _claim_names(run)
+    if len(names) > _MOST_CLAIMS:
+        raise RunDirectoryError(f"{run} has {len(names)} claims, more than {_MOST_CLAIMS}; they are not read")
     claims = []
-    for _, path in _claim_files(run):
-        document = _read_document(path)
+    for name in names:
+        document = _read_document(run, "claims", name)
         document["nodes"] = tuple(document.get("nodes", ()))
-        claims.append(_made(Claim, document, path))
+        claims.append(_made(Claim, document, run / "claims" / name))
     return claims
 
 
 def newest_fence(run: Path) -> int:
     """The highest fence that was claimed, 0 where none was. One directory listing."""
-    return max((fence for fence, _ in _claim_files(run)), default=0)
+    return max((int(name[:6]) for name in _claim_names(run)), default=0)
 
 
 def read_exit(run: Path, attempt: int) -> Exit | None:
     """How the attempt ended, or None where no exit record was written (yet)."""
     path = exit_file(run, attempt)
     try:
-        return _made(Exit, _read_document(path), path)
+        return _made(Exit, _read_document(run, "exit", path.name), path)
     except FileNotFoundError:
         return None
+
+
+def read_starts(run: Path) -> list[Start]:
+    """The newest starts that came to no rank, by Slurm job and restart; what is no plain file is left out."""
+    names = (_START_NAME.fullmatch(name) for name in beneath.names_in(run, "exit"))
+    keys = sorted((int(match.group(1)), int(match.group(2)), match.group()) for match in names if match)
+    found = []
+    for slurm_job_id, restart_count, name in keys[-_STARTS_READ:]:
+        try:
+            with beneath.open_file(run, "exit", name) as file:
+                raw = file.read(4 * START_LIMIT)
+        except beneath.NotPlainError:
+            continue
+        found.append(Start(slurm_job_id, restart_count, one_line(raw.decode("utf-8", "replace"))))
+    return found
+
+
+def one_line(text: str) -> str:
+    """``text`` as one line for a person: no terminal's escapes, no control characters, cut to ``START_LIMIT``."""
+    plain = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])", "", text)
+    line = " ".join("".join(character if character.isprintable() else " " for character in plain).split())
+    return line if len(line) <= START_LIMIT else f"{line[: START_LIMIT - 3]}..."
 
 
 def as_json(record: Claim | Exit) -> str:
@@ -229,15 +287,22 @@ def as_json(record: Claim | Exit) -> str:
     return json.dumps(asdict(record))
 
 
-def _claim_files(run: Path) -> list[tuple[int, Path]]:
-    folder = run / "claims"
-    found = ((_CLAIM_NAME.fullmatch(name), name) for name in os.listdir(folder))  # noqa: PTH208 - names are all that is needed
-    return sorted((int(match.group(1)), folder / name) for match, name in found if match)
-
-
-def _read_document(path: Path) -> dict[str, Any]:
+def claimed_attempts(run: Path) -> frozenset[int]:
+    """The attempts that were claimed, by the names of their files; none where the run directory is not there."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return frozenset(int(name[:6]) for name in _claim_names(run))
+    except (FileNotFoundError, beneath.NotPlainError):
+        return frozenset()
+
+
+def _claim_names(run: Path) -> list[str]:
+    return sorted(name for name in beneath.names_in(run, "claims") if _CLAIM_NAME.fullmatch(name))
+
+
+def _read_document(run: Path, *names: str) -> dict[str, Any]:
+    path = run.joinpath(*names)
+    try:
+        document = json.loads(beneath.read_file(run, *names, limit=_LONGEST_DOCUMENT).decode("utf-8"))
     except ValueError as error:
         raise RunDirectoryError(f"{path} is not JSON: {error}") from error
     if not isinstance(document, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Literal, get_args
 
@@ -22,11 +23,18 @@ Model = Literal["digits-cnn", "digits-mlp", "resnet50"]
 Data = Literal["digits", "synthetic-imagenet"]
 MODELS: tuple[str, ...] = get_args(Model)
 DATA: tuple[str, ...] = get_args(Data)
+READ_ONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS"})
+"""Variables that bash itself refuses to set (man bash, 5.2)."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
+
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""JSON can say half of a surrogate pair; no file and no database takes it."""
 
 
 def _plain(text: str) -> str:
     """Refuses control characters: in a script header, a newline would end the directive and start a command."""
+    if found := _HALF.search(text):
+        raise ValueError(f"has {found.group()!r} at position {found.start()}, half of a character; remove it")
     if found := _CONTROL.search(text):
         raise ValueError(f"has the control character {found.group()!r} at position {found.start()}; remove it")
     return text
@@ -35,6 +43,25 @@ def _plain(text: str) -> str:
 def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"is {text!r}, which is relative; give the absolute path that compute nodes see")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise ValueError(f"is {text!r}, which is no IPv4 network: {error}") from None
+    return text
+
+
+def _one_group(text: str) -> str:
+    """Refuses what is no regular expression with exactly one group."""
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise ValueError(f"is {text!r}, which is no regular expression: {error}") from None
+    if groups != 1:
+        raise ValueError(f"is {text!r}, which has {groups} groups; put the figure, and nothing else, in parentheses")
     return text
 
 
@@ -56,6 +83,10 @@ VariableName = Annotated[str, Field(pattern=forms.VARIABLE, max_length=128)]
 Memory = Annotated[str, Field(pattern=forms.MEMORY)]
 TimeLimit = Annotated[str, Field(pattern=forms.TIME_LIMIT)]
 BeginTime = Annotated[str, Field(pattern=forms.BEGIN)]
+Subnet = Annotated[str, Field(pattern=forms.SUBNET), AfterValidator(_network)]
+Metric = Annotated[str, Field(pattern=forms.SHORT_WORD)]
+LinePattern = Annotated[Line, AfterValidator(_one_group)]
+"""A regular expression of Python's with one group, the figure, searched for in each line that a rank prints."""
 
 
 class Section(BaseModel):
@@ -64,12 +95,34 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
+class Container(Section):
+    """The image in which the ranks run, by Apptainer; the wrapper runs inside it, too."""
+
+    image: AbsolutePath = Field(description="The image's file or sandbox folder, as the compute nodes see it")
+    binds: list[Line] = Field(
+        default_factory=list, max_length=64, description='Further folders seen inside: "/data" or "/data:/mnt:ro"'
+    )
+    python: Annotated[str, Field(pattern=forms.PROGRAM, max_length=4096)] = Field(
+        "python3", description="The interpreter inside the image: a name on its PATH, or a path"
+    )
+
+
 class Environment(Section):
     """What a rank finds around it: which Python, which variables, which set-up."""
 
+    module_use: list[AbsolutePath] = Field(
+        default_factory=list, max_length=32, description="Further folders of module files, `module use`"
+    )
+    modules: list[Word] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Loaded in this order after a purge; any that fails ends the job",
+    )
     venv: AbsolutePath | None = Field(
         None, description="The virtual environment of the ranks; by default the one that holds `lockstep`"
     )
+    conda: AbsolutePath | None = Field(None, description="The prefix of a conda environment, in place of `venv`")
+    container: Container | None = Field(None, description="An Apptainer image, in place of `venv`")
     variables: dict[VariableName, Line] = Field(
         default_factory=dict, description="Set for every rank, nothing else leaks in"
     )
@@ -78,9 +131,18 @@ class Environment(Section):
     )
 
     @model_validator(mode="after")
+    def _one_python(self) -> Environment:
+        given = [name for name in ("venv", "conda", "container") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"has {' and '.join(f'`{name}`' for name in given)}, which each bring a Python; keep one")
+        return self
+
+    @model_validator(mode="after")
     def _ours_are_ours(self) -> Environment:
         for name in self.variables:
-            if name.startswith(("SLURM_", "SBATCH_", "PMI", "LOCKSTEP_", "HOROVOD_")):
+            if name in READ_ONLY:
+                raise ValueError(f"variables.{name}: a batch shell cannot set it; choose another name")
+            if name.startswith(("SLURM_", "SBATCH_", "PMI", "LOCKSTEP_", "lockstep_", "HOROVOD_")):
                 raise ValueError(f"variables.{name}: this prefix belongs to the launcher; choose another name")
         return self
 
@@ -95,6 +157,12 @@ class Training(Section):
     )
     arguments: list[Line] = Field(
         default_factory=list, max_length=256, description="The script's arguments, one by one"
+    )
+    patterns: dict[Metric, LinePattern] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Figures to read from what a `script` prints, by metric: "
+        'throughput = "images/sec: ([0-9.]+)" (samples per second and rank), loss = "loss=([0-9.]+)"',
     )
     epochs: int = Field(1, ge=1, le=100_000, description="Passes over the data")
     steps_per_epoch: int | None = Field(
@@ -117,6 +185,8 @@ class Training(Section):
             raise ValueError("has both `script` and `model`/`data`; keep one")
         if self.script is None and self.arguments:
             raise ValueError("`arguments` are for a `script`; a built-in model has none")
+        if self.script is None and self.patterns:
+            raise ValueError("`patterns` are for a `script`; a built-in model reports by itself")
         if self.model is not None:
             fits = {"digits-cnn": "digits", "digits-mlp": "digits", "resnet50": "synthetic-imagenet"}[self.model]
             if self.data is None:
@@ -162,7 +232,35 @@ class PlacementSpec(Section):
     )
     communication_cpus: Annotated[
         Literal["auto"] | Annotated[int, Field(ge=0, le=64)], WrapValidator(_auto_or_count)
-    ] = Field("auto", description="CPUs per rank kept for communication threads; auto: one where a rank has 4 or more")
+    ] = Field(
+        "auto",
+        description="CPUs per rank kept for communication threads; auto: one for each thread where a rank has 16 "
+        "cores, one core for all of them from 4 on, idle hardware threads or none below",
+    )
+    policy: Literal["last", "first", "sibling", "nic", "none"] = Field(
+        "last",
+        description="Where communication threads go: the last or first cores of the rank, the SMT siblings of its "
+        "compute cores, the cores nearest the network card, or none of their own",
+    )
+    loader_cpus: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPUs per rank set aside for workers that load data; 0: they share the compute CPUs",
+    )
+    smt: bool = Field(False, description="Compute on every hardware thread of a core, not only on its first")  # noqa: FBT003
+    threads: Literal["rank", "cpu"] = Field(
+        "rank", description="Each OpenMP thread may run on all compute CPUs of its rank, or on one CPU of its own"
+    )
+    memory: Literal["auto", "bind", "preferred", "local"] = Field(
+        "auto", description="Where pages come from: only the rank's NUMA domains, these first, or where a thread runs"
+    )
+    on_shortage: Literal["fail", "degrade"] = Field(
+        "fail", description="With fewer CPUs than the plan needs: stop before training, or go on and record it"
+    )
+    on_mismatch: Literal["fail", "warn"] = Field(
+        "warn", description="When threads do not sit as planned: end the training, or say so and go on"
+    )
 
     @model_validator(mode="after")
     def _something_must_compute(self) -> PlacementSpec:
@@ -178,11 +276,41 @@ class PlacementSpec(Section):
 class Communication(Section):
     """How gradients travel."""
 
-    backend: Literal["gloo"] = Field("gloo", description="What carries Horovod's collectives")
+    backend: Literal["gloo", "mpi", "ccl"] = Field(
+        "gloo",
+        description="What carries Horovod's collectives; ccl is oneCCL, which the ranks' Horovod has to be built with",
+    )
+    ccl_workers: int = Field(1, ge=1, le=16, description="oneCCL's worker threads per rank, CCL_WORKER_COUNT")
+    mpi: Annotated[str, Field(pattern=forms.SHORT_WORD)] | None = Field(
+        None,
+        description="How MPI's processes are started: a type of `srun --mpi=list` such as pmix or pmi2, or mpirun; "
+        "by default the site's",
+    )
     cycle_time_ms: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False, description="HOROVOD_CYCLE_TIME")
     fusion_threshold_mib: int = Field(64, ge=0, le=4096, description="HOROVOD_FUSION_THRESHOLD, in MiB")
     interface: Annotated[str, Field(pattern=forms.INTERFACE)] | None = Field(
-        None, description="The network interface of every node; by default the one that holds the node's own address"
+        None, description="The network interface, where it is called the same on every node"
+    )
+    subnet: Subnet | None = Field(
+        None,
+        description="The network to use, such as 10.1.0.0/16: each node takes its interface in it; by default the "
+        "site's, else the one that routes to the other nodes",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Communication:
+        if self.interface is not None and self.subnet is not None:
+            raise ValueError("has both `interface` and `subnet`; keep one (`subnet` where names differ between nodes)")
+        return self
+
+
+class Report(Section):
+    """How what the ranks report reaches the service."""
+
+    transport: Literal["auto", "files"] = Field(
+        "auto",
+        description="auto: compute nodes ship it, and the service reads from the run directory what does not come; "
+        "files: compute nodes do not try, as where no connection from them to the service is possible",
     )
 
 
@@ -197,6 +325,7 @@ class JobSpec(Section):
     resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
     placement: PlacementSpec = Field(default_factory=lambda: PlacementSpec.model_validate({}))
     communication: Communication = Field(default_factory=lambda: Communication.model_validate({}))
+    report: Report = Field(default_factory=lambda: Report.model_validate({}))
 
     @property
     def ranks(self) -> int:

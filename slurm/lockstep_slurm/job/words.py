@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -56,7 +56,8 @@ def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[B
 def known_keys(location: Sequence[int | str], of: type[BaseModel] = JobSpec) -> list[str]:
     """The keys that an ``of`` has at ``location``, sorted; none where that is not a section."""
     model = of
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         field = model.model_fields.get(str(part))
         if field is None:
             return []
@@ -65,6 +66,8 @@ def known_keys(location: Sequence[int | str], of: type[BaseModel] = JobSpec) -> 
         if not models:
             return []
         model = models[0]
+        if get_origin(field.annotation) is dict:
+            next(parts, None)  # a name of the user's own, behind which are the model's keys
     return sorted(model.model_fields)
 
 
