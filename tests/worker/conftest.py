@@ -35,9 +35,15 @@ def launch() -> Iterator[Launch]:
     """``launch(run, ranks)`` without Slurm, or ``launch(run, slurm={...})`` for one task as ``srun`` would start it."""
     launched: list[Launched] = []
 
-    def start(run: Path, ranks: int | None = None, slurm: dict[str, str] | None = None, *extra: str) -> Launched:
+    def start(
+        run: Path,
+        ranks: int | None = None,
+        slurm: dict[str, str] | None = None,
+        *extra: str,
+        prefix: tuple[str, ...] = (),
+    ) -> Launched:
         arguments = [*(["--local-ranks", str(ranks)] if ranks else []), *extra]
-        launched.append(Launched(run, arguments, base_environment() | (slurm or {})))
+        launched.append(Launched(run, arguments, base_environment() | (slurm or {}), prefix))
         return launched[-1]
 
     yield start

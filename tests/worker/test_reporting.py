@@ -20,6 +20,7 @@ import torch
 import lockstep
 from lockstep.reporter import CAPACITY, PACKET_LIMIT, Reporter, plain
 from lockstep_slurm.job.rundir import spool_file
+from lockstep_worker import writer
 from lockstep_worker.node import node_folder
 from lockstep_worker.processes import Helper
 from lockstep_worker.writer import CLOSING
@@ -196,24 +197,45 @@ def test_a_writer_outlives_the_signals_that_end_a_step(node: Node) -> None:
     assert [record["kind"] for record in node.end()] == ["start", "step"]
 
 
-def test_a_disk_that_is_full_for_a_while_loses_nothing(run: Path, tmp_path: Path) -> None:
-    limited = tmp_path / "limited.py"
+def writer_on_a_full_disk(run: Path, socket: Path, buffer: int) -> subprocess.Popen[bytes]:
+    """A writer with room for so many reports, whose files may have 6000 bytes; it listens when this returns."""
+    limited = socket.with_name("limited.py")
     # A limit on the size of files stands for the full disk: write() is refused by the kernel in the same way.
     limited.write_text(
         "import resource, signal, sys\n"
         "from lockstep_worker import writer\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))\n"
+        f"writer.BUFFER = {buffer}\n"
         "sys.exit(writer.main())\n"
     )
-    socket = tmp_path / "s"
     process = subprocess.Popen(
         [sys.executable, str(limited), "--run", str(run), "--attempt", "1", "--node", "n", "--socket", str(socket)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=base_environment(),
     )  # fmt: skip
-    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def test_a_disk_that_stays_full_does_not_keep_the_node_from_ending(run: Path, tmp_path: Path) -> None:
+    process = writer_on_a_full_disk(run, tmp_path / "s", buffer=50)
+    assert process.stdin is not None
+    reporter = Reporter(str(tmp_path / "s"), rank=0, start={})
+    for step in range(1, 201):
+        reporter.report(step, "step", {"filler": "x" * 50})
+    process.stdin.write(CLOSING)
+    process.stdin.flush()
+    reporter.close()
+    _, complaint = process.communicate(timeout=60)
+    assert b"records could not be written" in complaint
+    assert process.returncode == 0
+
+
+def test_a_disk_that_is_full_for_a_while_loses_nothing(run: Path, tmp_path: Path) -> None:
+    socket = tmp_path / "s"
+    process = writer_on_a_full_disk(run, socket, writer.BUFFER)
+    assert process.stdin is not None
     reporter = Reporter(str(socket), rank=0, start={})
     spool = spool_file(run, 1, "n")
     for step in range(1, 101):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lockstep_slurm.job.rundir import write_whole
-from lockstep_worker.shipping import CHUNK, Shipper, read_lines
+from lockstep_worker.shipping import CHUNK, Shipper, read_lines, retry_after
 
 TOKEN = "secret-of-this-job"
 
@@ -29,6 +29,8 @@ class Service(ThreadingHTTPServer):
         self.stored: dict[tuple[int, int, int], dict[str, Any]] = {}
         self.requests = 0
         self.refuse_with: int | None = None
+        self.retry_after: str | None = None
+        self.asked_at: list[float] = []
         self.paths: set[str] = set()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -47,6 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         service = self.server
         service.requests += 1
+        service.asked_at.append(time.monotonic())
         service.paths.add(self.path)
         lines = gzip.decompress(self.rfile.read(int(self.headers["Content-Length"])))
         status = service.refuse_with or (200 if self.headers["Authorization"] == f"Bearer {TOKEN}" else 401)
@@ -62,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
             answer = {"acknowledged": acknowledged}
         body = json.dumps(answer).encode()
         self.send_response(status)
+        if service.retry_after is not None:
+            self.send_header("Retry-After", service.retry_after)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -172,6 +177,34 @@ def test_a_refusal_is_retried_and_nothing_is_skipped(shipping: Shipping, service
     service.refuse_with = None
     assert shipping.shipper.finish(20)
     assert len(service.stored) == 10
+
+
+def test_a_service_that_is_busy_is_left_alone_for_as_long_as_it_asks(shipping: Shipping, service: Service) -> None:
+    shipping.target(service.url)
+    service.refuse_with, service.retry_after = 429, "2"
+    shipping.write(10)
+    shipping.shipper.start()
+    shipping.wait(lambda: service.requests >= 2)
+    service.refuse_with = service.retry_after = None
+    assert service.asked_at[1] - service.asked_at[0] >= 2
+    shipping.wait(lambda: len(service.stored) == 10)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("3", 3), ("999999", 30), (None, 0), ("Wed, 21 Oct 2026", 0), ("-1", 0)]
+)
+def test_what_a_service_asks_for_has_an_end(header: str | None, seconds: float) -> None:
+    assert retry_after(header) == seconds
+
+
+def test_a_spec_that_wants_files_ships_nothing(shipping: Shipping, service: Service) -> None:
+    spec = json.loads((shipping.run / "spec.json").read_text()) | {"report": {"transport": "files"}}
+    write_whole(shipping.run / "spec.json", json.dumps(spec))
+    shipping.target(service.url)
+    shipping.write(10)
+    shipping.shipper.start()
+    assert not shipping.shipper.finish(2.0)
+    assert (service.requests, shipping.shipper.error) == (0, None)
 
 
 def test_without_a_service_the_end_is_soon(shipping: Shipping) -> None:

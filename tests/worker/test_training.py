@@ -218,7 +218,9 @@ def test_a_rank_that_first_reports_when_the_others_are_done_is_heard(
     launched = launch(run, 2)
     # Without Horovod nobody has come to the rendezvous, so nobody's leave is waited for.
     assert launched.wait(20) == 0, launched.text
-    assert [(record["rank"], record["kind"]) for record in launched.records()] == [(1, "start"), (1, "step")]
+    by_the_script = {"start", "step", "gap"}
+    told = [(record["rank"], record["kind"]) for record in launched.records() if record["kind"] in by_the_script]
+    assert told == [(1, "start"), (1, "step")]
     assert processes_of(run) == []
 
 

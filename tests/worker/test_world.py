@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lockstep_worker.errors import WorldError
 from lockstep_worker.nodelist import expand_nodes, expand_tasks
-from lockstep_worker.world import from_slurm, local
+from lockstep_worker.world import from_mpi, from_slurm, local
 from support.ranks import task
 
 
@@ -81,3 +81,42 @@ def test_local_ranks_share_one_node() -> None:
         (1, 3, 0, 1),
         (2, 3, 0, 1),
     ]
+
+
+def under_mpirun(rank: int, changed: dict[str, str] | None = None) -> dict[str, str]:
+    """The variables of a rank that mpirun (Open MPI 4.1) started: of its node's daemon in Slurm, and its own."""
+    nodes = per_node = 2
+    return task(rank // per_node * per_node, nodes=nodes, per_node=per_node, step=rank // per_node) | {
+        "OMPI_COMM_WORLD_RANK": str(rank),
+        "OMPI_COMM_WORLD_SIZE": str(nodes * per_node),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(rank % per_node),
+        "OMPI_COMM_WORLD_LOCAL_SIZE": str(per_node),
+    } | (changed or {})  # fmt: skip
+
+
+def test_mpiruns_ranks_are_one_execution_whatever_steps_their_daemons_are() -> None:
+    worlds = [from_mpi(under_mpirun(rank)) for rank in range(4)]
+    assert [(one.rank, one.local_rank, one.node) for one in worlds] == [
+        (0, 0, "node1"), (1, 1, "node1"), (2, 0, "node2"), (3, 1, "node2"),
+    ]  # fmt: skip
+    assert {(one.size, one.local_size, one.shares_cpus, one.labelled) for one in worlds} == {(4, 2, True, False)}
+    assert len({one.execution for one in worlds}) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"OMPI_COMM_WORLD_RANK": "1"}, "equally many ranks on each node, in Slurm's order"),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "3"}, "equally many ranks"),
+        ({"SLURMD_NODENAME": "node9"}, "cannot be read"),
+        ({"OMPI_COMM_WORLD_SIZE": "many"}, "cannot be read"),
+    ],
+)
+def test_ranks_that_mpirun_put_elsewhere_are_refused(changed: dict[str, str], says: str) -> None:
+    with pytest.raises(WorldError, match=says):
+        from_mpi(under_mpirun(2, changed))
+
+
+def test_mpirun_without_slurm_is_refused() -> None:
+    with pytest.raises(WorldError, match="SLURM_JOB_NODELIST is not set: mpirun has to start the ranks within a Slurm"):
+        from_mpi({"OMPI_COMM_WORLD_RANK": "0"})

@@ -48,8 +48,15 @@ class Reporter:
         self._stepped_at: float | None = None
         self._lock = threading.RLock()  # re-entrant: a signal handler may report while its own thread is reporting
 
-    def report(self, step: Any, kind: str, values: Mapping[str, Any]) -> None:  # noqa: ANN401 - as of ``plain``
-        """Queues one record and sends what the writer takes at once."""
+    def report(
+        self,
+        step: Any,  # noqa: ANN401 - as of ``plain``
+        kind: str,
+        values: Mapping[str, Any],
+        *,
+        pace: bool = True,
+    ) -> None:
+        """Queues one record and sends what the writer takes at once; ``pace`` fills in a step's time."""
         if self._path is None:
             return
         try:
@@ -66,7 +73,7 @@ class Reporter:
                 values = {**start, **values}
             elif start is not None:
                 self._put(None, "start", start)
-            if kind == "step":
+            if kind == "step" and pace:
                 values = {**self._pace(values), **values}
             elif kind == "evaluation" and self._stepped_at is not None:
                 self._stepped_at = time.monotonic()  # its time is not the next step's

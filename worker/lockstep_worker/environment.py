@@ -8,12 +8,31 @@ from pathlib import Path
 from typing import Any
 
 from lockstep_slurm.job.rundir import Claim
-from lockstep_slurm.placement import RankPlacement, environment
+from lockstep_worker.placing import Placed
 from lockstep_worker.world import World
 
 # Slurm's and PMI's variables make an MPI library or a nested srun think that it was started by them; a leaked OMP_* or
-# HOROVOD_* of the submitting shell would undo the placement; LOCKSTEP_* may hold the service's own settings and token.
-LEAKING = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "PMI", "HOROVOD_", "LOCKSTEP_", "OMP_", "GOMP_", "KMP_")
+# HOROVOD_* of the submitting shell would undo the placement, and a TORCHELASTIC_* make torch look for an agent
+# that is not there; LOCKSTEP_* may hold the service's own settings and token.
+LEAKING = (
+    "SLURM",
+    "SBATCH_",
+    "SRUN_",
+    "SALLOC_",
+    "PMI",
+    "HOROVOD_",
+    "LOCKSTEP_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "TORCHELASTIC_",
+)
+# What starts MPI's processes speaks to them by PMI*; Open MPI (4.1.4, srun --mpi=pmix) also looks for these three, and
+# without one of them takes itself for a program of a single rank, silently.
+MPI_NEEDS = ("PMI",)
+OPEN_MPI_NEEDS = frozenset({"SLURM_JOBID", "SLURM_NODELIST", "SLURM_STEP_ID"})
+HOOK = "LOCKSTEP_HOOK"
+"""Names the process that may have the hook, and what it has to know there; taken out of the environment by it."""
 GLOO_TIMEOUT = 300
 """Seconds that a collective waits for a rank that is slow (evaluating, saving); a dead rank is seen at once."""
 
@@ -23,14 +42,27 @@ class Meeting:
     """Where the ranks meet, as rank 0 published it, and the interface by which this node reaches it."""
 
     address: str
-    port: int
-    nonce: str
+    """Rank 0's, for its rendezvous and for torch's own."""
     interface: str
+    master_port: int
+    """Free on rank 0's node, and kept for torch's store (``ports.kept``)."""
+    port: int | None = None
+    """The rendezvous's; None for a single rank, which Horovod then runs without one."""
+    nonce: str | None = None
 
 
 def clean(inherited: Mapping[str, str]) -> dict[str, str]:
     """``inherited`` without what must not reach a job (design, rule 6)."""
     return {name: value for name, value in inherited.items() if not name.startswith(LEAKING)}
+
+
+def for_mpi(inherited: Mapping[str, str]) -> dict[str, str]:
+    """What an MPI library has to find of ``inherited``, beside what is not cleaned away."""
+    return {
+        name: value
+        for name, value in inherited.items()
+        if name.startswith(MPI_NEEDS) or (name in OPEN_MPI_NEEDS and "PMIX_NAMESPACE" in inherited)
+    }
 
 
 def training_environment(
@@ -40,21 +72,28 @@ def training_environment(
     run: Path,
     claim: Claim,
     world: World,
-    placement: RankPlacement,
+    placed: Placed,
     socket: Path | None,
-    meeting: Meeting | None,
+    meeting: Meeting,
+    hook: str | None = None,
 ) -> dict[str, str]:
     """Everything that the training process finds around it; the spec's ``environment.variables`` have the last word.
 
-    ``meeting`` is None for a single rank, which Horovod then runs without a rendezvous.
+    ``hook`` is what the hook in that process has to know (``inside``); None: it has none.
     """
     communication = spec.get("communication", {})
+    backend = communication.get("backend", "gloo")
     variables = clean(inherited)
     variables.update(
         RANK=str(world.rank),
         WORLD_SIZE=str(world.size),
         LOCAL_RANK=str(world.local_rank),
         LOCAL_WORLD_SIZE=str(world.local_size),
+        # What torch.distributed reads for init_process_group("gloo"): its rank 0 binds the port.
+        MASTER_ADDR=meeting.address,
+        MASTER_PORT=str(meeting.master_port),
+        GLOO_SOCKET_IFNAME=meeting.interface,
+        TP_SOCKET_IFNAME=meeting.interface,
         HOROVOD_RANK=str(world.rank),
         HOROVOD_SIZE=str(world.size),
         HOROVOD_LOCAL_RANK=str(world.local_rank),
@@ -62,25 +101,49 @@ def training_environment(
         HOROVOD_CROSS_RANK=str(world.cross_rank),
         HOROVOD_CROSS_SIZE=str(world.cross_size),
         HOROVOD_HOSTNAME=world.node,
-        HOROVOD_CONTROLLER="gloo",
-        HOROVOD_CPU_OPERATIONS="gloo",
+        # oneCCL carries the collectives alone; the ranks agree on them over Gloo.
+        HOROVOD_CONTROLLER="gloo" if backend == "ccl" else backend,
+        HOROVOD_CPU_OPERATIONS=backend,
         HOROVOD_GLOO_TIMEOUT_SECONDS=str(GLOO_TIMEOUT),
         HOROVOD_CYCLE_TIME=str(communication.get("cycle_time_ms", 1.0)),
         HOROVOD_FUSION_THRESHOLD=str(int(communication.get("fusion_threshold_mib", 64)) << 20),
         LOCKSTEP_RUN=str(run),
         LOCKSTEP_ATTEMPT=str(claim.attempt),
         LOCKSTEP_FENCE=str(claim.fence),
-        LOCKSTEP_COMPUTE_CPUS=",".join(map(str, placement.compute)),
-        LOCKSTEP_COMMUNICATION_CPUS=",".join(map(str, placement.communication)),
+        LOCKSTEP_COMPUTE_CPUS=",".join(map(str, placed.own.compute)),
+        LOCKSTEP_COMMUNICATION_CPUS=",".join(map(str, placed.own.communication.cpus)),
         PYTHONUNBUFFERED="1",
     )
     if socket is not None:
         variables["LOCKSTEP_SOCKET"] = str(socket)
-    if meeting is not None:
-        # See rendezvous.Server: the nonce travels in the address, since Horovod has no other place for it.
+    if backend == "mpi":
+        variables.update(for_mpi(inherited))
+        # The wrapper has bound the rank already. What the site has set for Open MPI stays.
+        variables.setdefault("OMPI_MCA_hwloc_base_binding_policy", "none")
+        variables.setdefault("OMPI_MCA_btl_tcp_if_include", meeting.interface)
+    elif meeting.port is not None:
+        # See server.Server: the nonce travels in the address, since Horovod has no other place for it.
         variables["HOROVOD_GLOO_RENDEZVOUS_ADDR"] = f"{meeting.address}:{meeting.port}/{meeting.nonce}"
         variables["HOROVOD_GLOO_RENDEZVOUS_PORT"] = str(meeting.port)
         variables["HOROVOD_GLOO_IFACE"] = meeting.interface
-    variables.update(environment(placement, local_rank=world.local_rank, local_size=world.local_size))
+    if backend == "ccl":
+        # Without an MPI that starts it: its ranks meet by a store that Horovod hands round. What the site has set for
+        # its fabric stays.
+        variables.update(CCL_PROCESS_LAUNCHER="none", CCL_KVS_IFACE=meeting.interface)
+        variables.setdefault("CCL_ATL_TRANSPORT", "ofi")
+        variables.setdefault("FI_PROVIDER", "tcp")
+        if variables["FI_PROVIDER"] == "tcp":
+            variables.setdefault("FI_TCP_IFACE", meeting.interface)
+    variables.update(placed.variables)
     variables.update(spec.get("environment", {}).get("variables", {}))
+    # Also before a PYTHONPATH of the spec's: the training imports Lockstep, and the very one that started it.
+    ahead = [library] if (library := inherited.get("LOCKSTEP_LIBRARY")) else []
+    if hook is not None:
+        # Python imports the first ``sitecustomize`` that it finds there; ours goes on to the next one.
+        variables[HOOK] = hook
+        ahead.insert(0, str(Path(__file__).parent / "hook"))
+    if ahead:
+        given = variables.get("PYTHONPATH")
+        behind = [part for part in given.split(":") if part not in ahead] if given else []
+        variables["PYTHONPATH"] = ":".join([*ahead, *behind])
     return variables

@@ -33,3 +33,15 @@ class MeetingError(WorkerError):
     """The ranks did not find each other within the time they have."""
 
     code = 69  # EX_UNAVAILABLE
+
+
+class LinkError(WorkerError):
+    """A node's link to the others is cut, or how long it may be is not said properly."""
+
+    code = 69
+
+
+class MismatchError(WorkerError):
+    """Threads do not sit as planned, and the spec says that the training has to end by that (placement.on_mismatch)."""
+
+    code = 71  # EX_OSERR

@@ -15,7 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from lockstep_slurm.job.bootstrap import python_module
 from lockstep_slurm.job.rundir import read_claims, read_exit
+from lockstep_worker.meeting import Network
 from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants, ends_with_parent
 
 GRACE = 20.0
@@ -36,9 +38,9 @@ class Ranks:
     When one fails, or a signal comes, the others get SIGTERM, and ``GRACE`` seconds later SIGKILL.
     """
 
-    def __init__(self, run: Path, size: int, local_id: str, restart_count: int) -> None:
+    def __init__(self, run: Path, size: int, local_id: str, restart_count: int, network: Network) -> None:
         arguments = ["--run", str(run), "--local-ranks", str(size), "--local-id", local_id]
-        arguments += ["--restart-count", str(restart_count)]
+        arguments += ["--restart-count", str(restart_count), *network.arguments()]
         adopt_orphans()
         self._run = run
         self._identity = (local_id, restart_count)
@@ -101,7 +103,7 @@ class Ranks:
     @staticmethod
     def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "lockstep_worker.launch", *arguments],
+            python_module("lockstep_worker.launch", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The ranks of one node: a private folder where they meet, and the file that says what the node planned.
+"""The ranks of one node: a private folder where they meet, and who is in it.
 
 The folder is on the node's own disk: many ranks cost the shared one a single file (standard library only).
 """
@@ -12,13 +12,11 @@ import os
 import shutil
 import stat
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lockstep_slurm.job.rundir import Claim, placement_file, write_whole
-from lockstep_slurm.placement import RankPlacement
-from lockstep_worker.addresses import Host, this_host
+from lockstep_worker.addresses import Host
 from lockstep_worker.errors import WorkerError
 from lockstep_worker.waiting import until
 from lockstep_worker.world import World
@@ -32,8 +30,7 @@ def node_folder(run: Path, claim: Claim, world: World) -> Path:
 
     Raises ``WorkerError`` when somebody else has put something there.
     """
-    key = hashlib.sha256(f"{run}\0{claim.attempt}\0{world.node}".encode()).hexdigest()[:20]
-    name = f"lockstep-{os.getuid()}-{key}"
+    name = folder_name(run, claim.attempt, world.node)
     folder = Path(tempfile.gettempdir()) / name
     if len(os.fsencode(folder)) > _PATH_LIMIT:
         folder = Path("/tmp") / name  # noqa: S108 - a socket's path is short; the checks below are what makes it safe
@@ -44,45 +41,63 @@ def node_folder(run: Path, claim: Claim, world: World) -> Path:
     return folder
 
 
+def folder_name(run: Path, attempt: int, node: str) -> str:
+    """What that folder is called, under ``TMPDIR``."""
+    key = hashlib.sha256(f"{run}\0{attempt}\0{node}".encode()).hexdigest()[:20]
+    return f"lockstep-{os.getuid()}-{key}"
+
+
 def remove_folder(folder: Path) -> None:
     """Removes it with what is left in it."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def leave_folder(folder: Path, world: World) -> None:
-    """A rank is done with it: local rank 0 removes it; one that came after that, what it made itself."""
+    """A rank is done with it: local rank 0 removes it; one that came after that, what it made itself.
+
+    While local rank 0 is there it may still have to read what the others left.
+    """
     if world.local_rank == 0:
         remove_folder(folder)
         return
-    (folder / f"{world.local_rank}.json").unlink(missing_ok=True)
+    if (folder / "0.json").exists():
+        return
+    for suffix in ("json", "heard"):
+        (folder / f"{world.local_rank}.{suffix}").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # others are still in it
         folder.rmdir()
 
 
-def publish_rank(folder: Path, world: World, granted: list[int], placement: RankPlacement) -> None:
-    """Tells the node's local rank 0 what this rank was given, and what it makes of it. CPUs are Linux ids."""
-    own = {"rank": world.rank, "local_rank": world.local_rank, "granted": granted, **asdict(placement)}
-    write_whole(folder / f"{world.local_rank}.json", json.dumps(own))
+def told(folder: Path, world: World, granted: list[int] | None) -> None:
+    """Tells the ranks of this node which CPUs (Linux ids) this one was given; None: it has heard from all of them."""
+    own = {"rank": world.rank, "local_rank": world.local_rank, "pid": os.getpid(), "granted": granted}
+    write_whole(folder / f"{world.local_rank}.{'heard' if granted is None else 'json'}", json.dumps(own))
 
 
-def publish_node(run: Path, claim: Claim, world: World, folder: Path) -> None:
-    """Local rank 0's: waits for the other ranks of the node, then writes ``placement/<attempt>/<node>.json``."""
+def wait_for_all(folder: Path, world: World) -> list[dict[str, Any]]:
+    """What every rank of this node was given, by local rank, once all have said so."""
+    return _all_of(folder, world, "json")
 
-    def all_ranks() -> list[Any] | None:
-        files = [folder / f"{local_rank}.json" for local_rank in range(world.local_size)]
+
+def wait_until_heard(folder: Path, world: World) -> None:
+    """Local rank 0's, who removes the folder in the end: until no other rank has to read there any more."""
+    _all_of(folder, world, "heard")
+
+
+def _all_of(folder: Path, world: World, suffix: str) -> list[dict[str, Any]]:
+    files = [folder / f"{local_rank}.{suffix}" for local_rank in range(world.local_size)]
+
+    def read() -> list[dict[str, Any]] | None:
         return [json.loads(file.read_text()) for file in files] if all(file.exists() for file in files) else None
 
-    ranks = until(all_ranks, lambda: f"not all {world.local_size} ranks of {world.node} started")
-    document = {
-        "version": 1,
-        "attempt": claim.attempt,
-        "node": world.node,
-        "host": this_host().document(),
-        "ranks": ranks,
-    }
-    path = placement_file(run, claim.attempt, world.node)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    write_whole(path, json.dumps(document))
+    def missing() -> str:
+        absent = ", ".join(file.stem for file in files if not file.exists())
+        return (
+            f"not all {world.local_size} ranks of {world.node} started: local rank {absent} left no word in {folder} "
+            "(which one with a TMPDIR of its own does not know: give all ranks of a node the same)"
+        )
+
+    return until(read, missing)
 
 
 def read_hosts(run: Path, claim: Claim) -> dict[str, Host]:

@@ -6,12 +6,12 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from lockstep_slurm.job.bootstrap import python_module
 from lockstep_worker.errors import WorkerError
 from lockstep_worker.writer import CLOSING
 
@@ -85,14 +85,20 @@ class Helper:
     """A process beside a rank, which ends when the pipe to its standard input does: with us, whatever becomes of us."""
 
     def __init__(
-        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], stdout: int | IO[bytes]
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        stdout: int | IO[bytes],
+        descriptors: Collection[int] = (),
     ) -> None:
         self.module = module
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            python_module(module, *arguments),
             stdin=subprocess.PIPE,
             stdout=stdout,
             env=dict(environment),
+            pass_fds=descriptors,
             # A group of its own: a terminal's Ctrl-C is for the training.
             preexec_fn=lambda: os.setpgid(0, 0),  # noqa: PLW1509 - this process has one thread
         )
@@ -101,6 +107,16 @@ class Helper:
     def pid(self) -> int:
         """Its process id."""
         return self.process.pid
+
+    def tell(self, line: bytes) -> None:
+        """Writes a line to its standard input. Raises ``WorkerError`` when it has ended by itself."""
+        if self.process.stdin is not None:
+            try:
+                self.process.stdin.write(line)
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                self.process.wait()
+                self.check()
 
     def check(self) -> None:
         """Raises ``WorkerError`` when it has ended by itself."""

@@ -5,49 +5,56 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lockstep_slurm.errors import LockstepError
-from lockstep_slurm.job.rundir import Claim, rendezvous_file
-from lockstep_slurm.placement import PlacementError, RankPlacement, plan
+from lockstep_slurm.job.bootstrap import python_module
+from lockstep_slurm.job.rundir import Claim
+from lockstep_slurm.placement import PlacementError, RankPlacement, TopologyError
 from lockstep_worker import exit as exit_record
-from lockstep_worker.addresses import address_of, interface_towards, meeting_address
+from lockstep_worker import links, memory
+from lockstep_worker.beside import Beside
 from lockstep_worker.claim import claim, follow
-from lockstep_worker.environment import Meeting, clean, training_environment
-from lockstep_worker.errors import FencedError, WorkerError
-from lockstep_worker.node import leave_folder, node_folder, publish_node, publish_rank, read_hosts
-from lockstep_worker.processes import Helper, adopt_orphans, dies_with_parent, end_descendants
-from lockstep_worker.waiting import until
+from lockstep_worker.environment import Meeting, for_mpi, training_environment
+from lockstep_worker.errors import FencedError, LinkError, MismatchError, WorkerError, WorldError
+from lockstep_worker.meeting import ANY_NETWORK, MeetingPlace, Network
+from lockstep_worker.node import leave_folder, node_folder
+from lockstep_worker.output import Output
+from lockstep_worker.placing import Placed, bind, place, publish
+from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants
+from lockstep_worker.proof import Proof
+from lockstep_worker.sampling import ended, started
+from lockstep_worker.usage import cpu_seconds_of_children
 from lockstep_worker.world import World
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-SHIPPING_PATIENCE = 20.0
-"""Seconds that a writer has to put away what it has, once the training has ended badly."""
-
-
 CAUSE_PATIENCE = 3.0
-"""Seconds that a rank with exit code 1 waits for another one that knows better why the attempt failed."""
+"""Seconds that a rank waits for another one that knows better why the attempt failed."""
+PERHAPS_A_CONSEQUENCE = frozenset({1, -signal.SIGABRT, -signal.SIGSEGV})
+"""Return codes of a training that may have ended because another rank did."""
 
 
 class Rank:
     """One rank of one execution. ``run()`` does everything, and leaves no process behind."""
 
-    def __init__(self, run: Path, world: World) -> None:
+    def __init__(self, run: Path, world: World, network: Network = ANY_NETWORK) -> None:
         self.run = run
         self.world = world
+        self.network = network
         self.spec: dict[str, Any] = json.loads((run / "spec.json").read_text(encoding="utf-8"))
         self._training: subprocess.Popen[bytes] | None = None
         self._ended = False
-        self._writer: Helper | None = None
-        self._held: socket.socket | None = None
-        self._rendezvous: Helper | None = None
+        self._beside = Beside(run, world)
+        self._finding: str | None = None
+        self._folder: Path | None = None
+        self._cut: str | None = None
+        self._mismatch: str | None = None
 
     def execute(self) -> int:
         """Trains, and returns the exit code: the training's own, or 128 + the signal that ended it.
@@ -59,11 +66,12 @@ class Rank:
         for number in FORWARDED:
             signal.signal(number, self._forward)
         own = claim(self.run, self.world) if self.world.rank == 0 else follow(self.run, self.world)
-        folder = node_folder(self.run, own, self.world)
+        folder = self._folder = node_folder(self.run, own, self.world)
+        signal.signal(links.LOST, self._lost)
         returncode = 1
         try:
             returncode = self._train(own, folder)
-        except (LockstepError, PlacementError, OSError) as error:
+        except (LockstepError, PlacementError, TopologyError, OSError) as error:
             code = error.code if isinstance(error, WorkerError) else 1
             self._record(own, code, f"rank {self.world.rank} on {self.world.node} could not start: {error}")
             raise
@@ -71,142 +79,154 @@ class Rank:
             self._record(own, -interrupted.number, None)
             returncode = -interrupted.number
         else:
-            self._record(own, returncode, None)
+            self._record(own, returncode, self._finding)
         finally:
             self._ended = True
-            self._end_helpers(ended_well=returncode == 0)
+            self._beside.end(ended_well=returncode == 0)
             leave_folder(folder, self.world)
+            if self._cut is not None and returncode != 0:
+                links.end_step(self.run, self.world)
         return returncode if returncode >= 0 else 128 - returncode
 
     def _train(self, own: Claim, folder: Path) -> int:
         """Everything from the plan to the training's end; returns ``subprocess``'s return code."""
-        granted = sorted(os.sched_getaffinity(0))
-        placement = self._place(granted)
-        if placement.degraded is not None:
-            print(f"lockstep: rank {self.world.rank}: {placement.degraded}", file=sys.stderr, flush=True)
+        placed = self._place(own, folder)
         reports = folder / "socket"
         if self.world.local_rank == 0:
-            self._start_writer(own, reports)
-        publish_rank(folder, self.world, granted, placement)
+            self._beside.start_writer(own, reports)
+        self._beside.place = MeetingPlace(self.run, own, self.world, self.spec, self.network)
+        meeting = self._beside.place.meet()
+        self._beside.hold_writer(reports)
+        self._beside.watch = links.start(self.run, own, self.world, folder, meeting=meeting, ports=self.network.ports)
+        patterns = self.spec["training"].get("patterns")
+        if patterns or not self.world.labelled:
+            self._beside.output = Output(b"" if self.world.labelled else b"%d: " % self.world.rank)
+        before = cpu_seconds_of_children()
+        proof = Proof(self.world, placed, self.spec, self._beside.tell, self._misplaced)
         if self.world.local_rank == 0:
-            publish_node(self.run, own, self.world, folder)
-        meeting = self._meet(own) if self.world.size > 1 else None
-        self._hold_writer(reports)
+            proof.tell_placement(placed.document(own, self.world))
+        training = self._start(own, placed, reports, meeting, proof)
+        self._beside.search(self._searching(patterns, reports, placed.own) if patterns else None)
+        counted = meeting.interface if self.world.size > 1 and self.world.local_rank == 0 else None
+        started_here = started(rank=self.world.rank, pid=os.getpid(), spared=self._beside.pids(), interface=counted)
+        self._beside.tell(started_here, "the use of CPUs")
+        if self._cut is not None:
+            self._end_training()  # before there was a training to end
+        returncode = training.wait()
+        proof.finish()
+        returncode = self._why(own, returncode)
+        end_descendants(spared=self._beside.pids())
+        self._beside.tell(ended(cpu_seconds_of_children() - before), "the use of CPUs")
+        return returncode
+
+    def _place(self, own: Claim, folder: Path) -> Placed:
+        """The node's plan, published by its local rank 0; this process then leaves the CPUs that compute."""
+        placed = place(folder, self.world, self.spec, os.environ)
+        bind(placed.own, self.world.node)
+        if self.world.local_rank == 0:
+            publish(self.run, own, self.world, placed)
+        said = [*placed.own.degraded]
+        if self.world.local_rank == 0:
+            said += [*placed.placement.warnings, *placed.grant]
+        for sentence in said:
+            print(f"lockstep: rank {self.world.rank}: {sentence}", file=sys.stderr, flush=True)
+        os.sched_setaffinity(0, placed.helpers or placed.granted)
+        return placed
+
+    def _start(
+        self, own: Claim, placed: Placed, reports: Path, meeting: Meeting, proof: Proof
+    ) -> subprocess.Popen[bytes]:
+        """Starts the training on its compute CPUs."""
         environment = training_environment(
             os.environ,
             spec=self.spec,
             run=self.run,
             claim=own,
             world=self.world,
-            placement=placement,
+            placed=placed,
             socket=reports,
             meeting=meeting,
+            hook=proof.settings(os.getpid()),
         )
-        self._training = subprocess.Popen(
-            self._command(),
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            preexec_fn=dies_with_parent(placement.compute),  # noqa: PLW1509 - this process has one thread
-        )
-        returncode = self._training.wait()
-        if returncode == 1 and self.world.size > 1:
+        output = self._beside.output
+        with memory.policy(placed.own.memory) as failed:
+            if failed is not None:
+                print(f"lockstep: rank {self.world.rank}: {failed}", file=sys.stderr, flush=True)
+            self._training = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=None if output is None else output.stdout,
+                stderr=None if output is None else output.stderr,
+                env=environment,
+                pass_fds=[*self._inherited(), proof.theirs],
+                preexec_fn=dies_with_parent(placed.own.compute),  # noqa: PLW1509 - this process has one thread
+            )
+        proof.start(self._training.pid)
+        return self._training
+
+    def _why(self, own: Claim, returncode: int) -> int:
+        """What is to be said of how the training ended: another code than its own where we ended it."""
+        place = self._beside.place
+        if self._cut is not None and returncode != 0:
+            returncode, self._finding = LinkError.code, self._cut
+        elif self._mismatch is not None and returncode != 0:
+            returncode, self._finding = MismatchError.code, self._mismatch
+        # Where the rendezvous refused it, Horovod 0.28.1 aborts. A rank that was told to end has no time to ask.
+        elif (returncode > 0 or returncode == -signal.SIGABRT) and place is not None:
+            self._finding = place.finding()
+        if returncode in PERHAPS_A_CONSEQUENCE and self.world.size > 1 and self._finding is None:
             self._hear_the_cause(own)
-        end_descendants(spared=[helper.pid for helper in (self._writer, self._rendezvous) if helper is not None])
         return returncode
 
-    def _place(self, granted: Sequence[int]) -> RankPlacement:
-        """The CPUs of this rank: planned here, inside what it was really given.
+    def _misplaced(self, sentence: str) -> None:
+        """The verdict says that a thread does not sit as planned, and the spec wants the training to end by that."""
+        self._mismatch = sentence
+        self._end_training()
 
-        Under ``srun`` every rank has CPUs of its own; without Slurm, all ranks share this machine's.
-        """
-        wanted = self.spec.get("placement", {}).get("communication_cpus", "auto")
-        communication = None if wanted == "auto" else int(wanted)
-        if self.world.slurm_job_id is None:
-            return plan(granted, self.world.local_size, communication, share=True)[self.world.local_rank]
-        return plan(granted, 1, communication)[0]
+    def _end_training(self) -> None:
+        if self._training is not None:
+            self._training.kill()
+
+    def _inherited(self) -> list[int]:
+        """The descriptors that the training needs: under MPI, the one by which Slurm's PMI-2 speaks to it."""
+        if self.spec.get("communication", {}).get("backend", "gloo") != "mpi":
+            return []
+        if self.world.size > 1 and not for_mpi(os.environ):
+            raise WorldError(
+                "communication.backend is mpi, but nothing speaks to this rank that starts MPI's processes: name a "
+                "type of `srun --mpi=list`, such as pmix, as communication.mpi, or mpirun; without Slurm, use gloo"
+            )
+        number = os.environ.get("PMI_FD", "")
+        return [int(number)] if number.isdecimal() else []
+
+    def _searching(self, patterns: Mapping[str, str], reports: Path, placement: RankPlacement) -> dict[str, Any]:
+        """What the process that searches the output has to know; ``start`` as ``lockstep.report`` would tell it."""
+        start = {
+            "node": self.world.node,
+            "local_rank": self.world.local_rank,
+            "pid": None if self._training is None else self._training.pid,
+            "size": self.world.size,
+            "compute_cpus": list(placement.compute),
+            "communication_cpus": list(placement.communication.cpus),
+        }
+        return {"socket": str(reports), "rank": self.world.rank, "start": start, "patterns": patterns}
 
     def _command(self) -> list[str]:
         training = self.spec["training"]
         if training.get("script"):
             return [sys.executable, training["script"], *training.get("arguments", [])]
-        return [sys.executable, "-m", "lockstep_worker.training"]
-
-    def _start_writer(self, own: Claim, path: Path) -> None:
-        """Starts the node's writer; a node without one trains all the same, and its records are lost."""
-        arguments = [
-            "--run",
-            str(self.run),
-            "--attempt",
-            str(own.attempt),
-            "--node",
-            self.world.node,
-            "--socket",
-            str(path),
-        ]
-        self._writer = Helper("lockstep_worker.writer", arguments, clean(os.environ), stdout=subprocess.PIPE)
-        ready = self._writer.process.stdout
-        if ready is None or ready.readline() != b"ready\n":
-            print(
-                "lockstep: the writer did not start, so nothing of this node is reported", file=sys.stderr, flush=True
-            )
-
-    def _hold_writer(self, path: Path) -> None:
-        """Keeps the node's writer until this rank's training has ended, even one that first reports at its very end.
-
-        The writer ends once local rank 0 is done and nobody is connected any more; so the wrapper is, and says nothing.
-        """
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        try:
-            connection.connect(str(path))
-        except OSError:
-            connection.close()  # a node without a writer trains all the same
-        else:
-            self._held = connection
+        return python_module("lockstep_worker.training")
 
     def _hear_the_cause(self, own: Claim) -> None:
         """Lets a rank with more to say be the first to say how the attempt ended.
 
         When one rank ends, Horovod makes the others raise an error, which Python turns into exit code 1; and the rank
-        that was the cause ends last, since its own shutdown waits for them. So exit code 1 gives way for a moment.
+        that was the cause ends last, since its own shutdown waits for them. Over Open MPI they crash (4.1.4). So what
+        may be the consequence of another rank's end gives way for a moment.
         """
         ends = time.monotonic() + CAUSE_PATIENCE
         while time.monotonic() < ends and not exit_record.has_failed(self.run, own):
             time.sleep(0.1)
-
-    def _meet(self, own: Claim) -> Meeting:
-        """Where the ranks meet: rank 0 opens and publishes it once every node has come, the others wait for that."""
-        configured = self.spec.get("communication", {}).get("interface")
-        if self.world.rank == 0:
-            hosts = read_hosts(self.run, own)
-            address = address_of(configured) if configured else meeting_address(self.world.node, hosts)
-            self._open_rendezvous(own, address)
-        path = rendezvous_file(self.run, own.attempt)
-
-        def published() -> Mapping[str, Any] | None:
-            if self._rendezvous is not None:
-                self._rendezvous.check()
-            # A listing, because a network file system caches that a name is absent.
-            if path.name not in os.listdir(path.parent):  # noqa: PTH208
-                return None
-            document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return document
-
-        found = until(published, lambda: f"rank {self.world.rank} on {self.world.node} saw no rendezvous by rank 0")
-        interface = configured or interface_towards(found["address"])
-        return Meeting(found["address"], int(found["port"]), found["nonce"], interface)
-
-    def _open_rendezvous(self, own: Claim, address: str) -> None:
-        execution = {
-            "slurm_job_id": self.world.slurm_job_id,
-            "local_id": self.world.local_id,
-            "restart_count": self.world.restart_count,
-        }
-        arguments = [
-            *("--run", str(self.run), "--attempt", str(own.attempt), "--address", address),
-            *("--hosts", json.dumps(list(zip(self.world.nodes, self.world.tasks_per_node)))),  # noqa: B905 - 3.9
-            *("--execution", json.dumps(execution)),
-        ]
-        self._rendezvous = Helper("lockstep_worker.rendezvous", arguments, clean(os.environ), stdout=subprocess.DEVNULL)
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         """A signal for this rank: the training's, while there is one; before it starts, the rank's end."""
@@ -222,15 +242,13 @@ class Rank:
         except (FencedError, OSError) as error:
             print(f"lockstep: rank {self.world.rank}: no exit record: {error}", file=sys.stderr, flush=True)
 
-    def _end_helpers(self, *, ended_well: bool) -> None:
-        """Ends what this rank started beside the training: after a good end each waits for the ranks it serves."""
-        end_descendants(spared=[helper.pid for helper in (self._writer, self._rendezvous) if helper is not None])
-        if self._held is not None:
-            self._held.close()
-        if self._rendezvous is not None:
-            self._rendezvous.end(finish=ended_well)
-        if self._writer is not None:
-            self._writer.end(finish=True, patience=None if ended_well else SHIPPING_PATIENCE)
+    def _lost(self, number: int, frame: FrameType | None) -> None:
+        """The node's watch says that a link is cut: Horovod would wait for 300 s, so the training ends now."""
+        self._cut = links.word(self._folder) if self._folder is not None else None
+        if self._cut is None:
+            self._forward(number, frame)
+        elif self._training is not None and self._training.poll() is None:
+            self._end_training()
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: somebody asked this rank to end before it had begun to train

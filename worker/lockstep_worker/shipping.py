@@ -29,7 +29,11 @@ BACKOFF_FROM, BACKOFF_TO = 0.5, 30.0
 
 
 class ShippingError(Exception):
-    """One request that did not do; it is tried again."""
+    """One request that did not do; it is tried again, not before ``after`` seconds where the service said so."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ class Target:
 
     @classmethod
     def read(cls, run: Path) -> Target | None:
-        """What ``report.json`` says now, or None where there is none: then nothing is shipped."""
+        """What ``report.json`` says now, or None where there is none, or the spec wants files: nothing is shipped."""
+        if by_files(run):
+            return None
         try:
             document = json.loads((run / "report.json").read_text(encoding="utf-8"))
             return cls(str(document["url"]).rstrip("/"), str(document["token"]), run.name)
@@ -72,7 +78,8 @@ class Target:
             response = connection.getresponse()
             body = response.read(1 << 20)
             if response.status // 100 != 2:
-                raise ShippingError(f"the service answered {response.status} {response.reason}")
+                after = retry_after(response.getheader("Retry-After"))
+                raise ShippingError(f"the service answered {response.status} {response.reason}", after)
             return {str(key): int(seq) for key, seq in json.loads(body)["acknowledged"].items()}
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ShippingError(f"{type(error).__name__}: {error}") from error
@@ -123,7 +130,10 @@ class Shipper:
                     wait = BACKOFF_TO
             except (ShippingError, OSError) as error:
                 self.error, target = str(error), None
-                wait = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads the nodes of a job, hides nothing
+                spread = random.uniform(0.5, 1.0)  # noqa: S311 - spreads the nodes of a job, hides nothing
+                after = error.after if isinstance(error, ShippingError) else 0.0
+                # What the service asks for is the least: all nodes at that very moment would find it as busy.
+                wait = 2 * spread * after if after else spread * backoff
                 backoff = min(2 * backoff, BACKOFF_TO)
             if self._ends_at is not None:
                 wait = min(wait, 0.5, self._ends_at - time.monotonic())
@@ -147,6 +157,20 @@ class Shipper:
         else:
             raise ShippingError(f"the service acknowledged {acknowledged} only, with everything sent from the start")
         return True
+
+
+def by_files(run: Path) -> bool:
+    """Whether the run's spec says ``report.transport = "files"``: the service reads the spool, and nobody ships it."""
+    try:
+        spec = json.loads((run / "spec.json").read_text(encoding="utf-8"))
+        return bool(spec["report"]["transport"] == "files")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # a spec of an older Lockstep says nothing of it
+
+
+def retry_after(header: str | None) -> float:
+    """Seconds that a ``Retry-After`` header asks for, at most ``BACKOFF_TO``; 0 where it has no number of seconds."""
+    return min(float(header), BACKOFF_TO) if header is not None and header.isdecimal() else 0.0
 
 
 def read_lines(spool: Path, offset: int, limit: int = CHUNK) -> bytes:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 1
-MAX_RECORD = 64 * 1024
+MAX_RECORD = 512 * 1024
+"""Bytes of one record, well below the line that the service takes; a verdict on many threads is the largest."""
 
 
 class Spool:

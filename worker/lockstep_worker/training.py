@@ -27,6 +27,12 @@ def train(recipe: Recipe) -> None:
     # What the imports made stays: not to be searched for garbage in every step, nor at the end (1.4 s with torch 2.13).
     gc.freeze()
     hvd.init()
+    if hvd.size() != int(os.environ["WORLD_SIZE"]):
+        # An MPI that does not see what started it makes of each rank a training of its own, without a word.
+        raise SystemExit(
+            f"lockstep: Horovod sees {hvd.size()} of {os.environ['WORLD_SIZE']} ranks; communication.mpi has to name "
+            "how the MPI that Horovod was built with is started (see `srun --mpi=list`), or mpirun"
+        )
     torch.set_num_threads(len(os.environ["LOCKSTEP_COMPUTE_CPUS"].split(",")))
     torch.manual_seed(recipe.seed)
     rank, ranks = hvd.rank(), hvd.size()

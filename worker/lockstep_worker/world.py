@@ -1,4 +1,4 @@
-"""``World``: which rank this is, of how many, on which node; from Slurm's variables or for ranks on this machine alone.
+"""``World``: which rank this is, of how many, on which node; from Slurm's or mpirun's variables, or on one machine.
 
 Standard library only.
 """
@@ -32,6 +32,10 @@ class World:
     restart_count: int
     local_id: str | None = None
     """What stands for the Slurm job where there is none."""
+    shares_cpus: bool = False
+    """Whether the ranks of a node were given its CPUs together, so that they have to part them."""
+    labelled: bool = True
+    """Whether who started the ranks puts the rank before each line that it prints."""
 
     @property
     def node(self) -> str:
@@ -94,6 +98,43 @@ def from_slurm(environment: Mapping[str, str]) -> World:
     return world
 
 
+def from_mpi(environment: Mapping[str, str]) -> World:
+    """The world of a process that Open MPI's ``mpirun`` started within a Slurm job (4.1); ``WorldError`` as above.
+
+    The node is slurmd's word; ``mpirun`` fills them in Slurm's order with equally many ranks, as the script asks it to.
+    """
+    try:
+        nodes = expand_nodes(environment["SLURM_JOB_NODELIST"])
+        local_size = int(environment["OMPI_COMM_WORLD_LOCAL_SIZE"])
+        rank, size = int(environment["OMPI_COMM_WORLD_RANK"]), int(environment["OMPI_COMM_WORLD_SIZE"])
+        world = World(
+            rank=rank,
+            size=size,
+            local_rank=int(environment["OMPI_COMM_WORLD_LOCAL_RANK"]),
+            nodes=nodes,
+            tasks_per_node=(local_size,) * len(nodes),
+            node_index=nodes.index(environment["SLURMD_NODENAME"]),
+            cluster=environment.get("SLURM_CLUSTER_NAME") or "slurm",
+            slurm_job_id=int(environment["SLURM_JOB_ID"]),
+            # Each node's ranks are children of another step, or of the batch script.
+            step_id=None,
+            restart_count=int(environment.get("SLURM_RESTART_COUNT") or 0),
+            shares_cpus=True,
+            # Its --tag-output tags pieces of lines as they come.
+            labelled=False,
+        )
+    except KeyError as error:
+        raise WorldError(f"{error.args[0]} is not set: mpirun has to start the ranks within a Slurm job") from None
+    except ValueError as error:
+        raise WorldError(f"mpirun's and Slurm's variables cannot be read: {error}") from None
+    if world.local_size * len(nodes) != size or rank != world.node_index * local_size + world.local_rank:
+        raise WorldError(
+            f"rank {rank} of {size} is local rank {world.local_rank} of {local_size} on {world.node}, number "
+            f"{world.node_index} of {nodes}: mpirun has to start equally many ranks on each node, in Slurm's order"
+        )
+    return world
+
+
 def local(rank: int, size: int, local_id: str, restart_count: int) -> World:
     """The world of ``size`` ranks that all run on this machine, without Slurm."""
     node = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip("._-") or "localhost"
@@ -109,4 +150,5 @@ def local(rank: int, size: int, local_id: str, restart_count: int) -> World:
         step_id=None,
         restart_count=restart_count,
         local_id=local_id,
+        shares_cpus=True,
     )

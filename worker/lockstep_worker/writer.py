@@ -15,11 +15,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lockstep_slurm.job.rundir import spool_file
 from lockstep_worker.node import remove_folder
+from lockstep_worker.sampling import Sampler
 from lockstep_worker.shipping import Shipper
 from lockstep_worker.spool import MAX_RECORD, Spool
 
@@ -39,16 +40,18 @@ CLOSING = b"end\n"
 class Writer:
     """The loop: sockets in, lines out, memory bounded."""
 
-    def __init__(self, listener: socket.socket, control: int, spool: Spool) -> None:
+    def __init__(self, listener: socket.socket, control: int, spool: Spool, sampler: Sampler) -> None:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, "listener")
         self._selector.register(control, selectors.EVENT_READ, "control")
         self._listener = listener
         self._spool = spool
+        self._sampler = sampler
         self._connections: set[socket.socket] = set()
         self._waiting: list[bytes] = []
         self._flush_at = 0.0
         self._closing = False
+        self._dropped = 0
         self._ends_at: float | None = None
         self.orphaned = False
         """Whether the wrapper died without a word."""
@@ -62,19 +65,21 @@ class Writer:
                     self._control(key.fd)
                 elif key.data == "listener":
                     self._accept()
-                elif not paused:
-                    self._receive(key.fileobj)  # type: ignore[arg-type]
+                elif not paused or self._closing:
+                    self._receive(key.fileobj, dropping=paused)  # type: ignore[arg-type]
             if paused:
                 time.sleep(
                     FLUSH_AFTER
                 )  # the file system refuses: its answer is asked for again, and nothing else can be done
+            else:
+                self._take(self._sampler.sample())
             if self._waiting and (time.monotonic() >= self._flush_at or len(self._waiting) >= BATCH):
                 self._flush()
         give_up_at = time.monotonic() + LINGER
         while not self._flush() and time.monotonic() < give_up_at:
             time.sleep(FLUSH_AFTER)
-        if self._waiting:
-            print(f"lockstep: {len(self._waiting)} records could not be written", file=sys.stderr, flush=True)
+        if lost := len(self._waiting) + self._dropped:
+            print(f"lockstep: {lost} records could not be written", file=sys.stderr, flush=True)
 
     def _done(self) -> bool:
         if self._closing and not self._connections:
@@ -96,16 +101,20 @@ class Writer:
         self._connections.add(connection)
         self._selector.register(connection, selectors.EVENT_READ, "rank")
 
-    def _receive(self, connection: socket.socket) -> None:
-        """Takes what a rank has sent, as far as there is room."""
+    def _receive(self, connection: socket.socket, *, dropping: bool) -> None:
+        """Takes what a rank has sent, as far as there is room.
+
+        Once the wrapper is done there may be none for ever: then it is counted, so that the rank's leave is still seen.
+        """
         try:
-            while len(self._waiting) < BUFFER:
+            while dropping or len(self._waiting) < BUFFER:
                 packet = connection.recv(MAX_RECORD)
                 if not packet:
                     break
-                if not self._waiting:
-                    self._flush_at = time.monotonic() + FLUSH_AFTER
-                self._waiting.append(packet)
+                if dropping:
+                    self._dropped += 1
+                    continue
+                self._take(self._sampler.note(connection, packet) if Sampler.is_note(packet) else [packet])
             else:
                 return
         except BlockingIOError:
@@ -114,7 +123,14 @@ class Writer:
             pass  # a rank that was killed: what it had sent was read before
         self._selector.unregister(connection)
         self._connections.discard(connection)
+        self._sampler.forget(connection)
         connection.close()
+
+    def _take(self, packets: Sequence[bytes]) -> None:
+        """Keeps packets for the next write."""
+        if packets and not self._waiting:
+            self._flush_at = time.monotonic() + FLUSH_AFTER
+        self._waiting.extend(packets)
 
     def _flush(self) -> bool:
         """Writes what waits; returns whether nothing does any more."""
@@ -154,7 +170,7 @@ def main() -> int:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         shipper.start()
-        writer = Writer(listener, sys.stdin.fileno(), spool)
+        writer = Writer(listener, sys.stdin.fileno(), spool, Sampler(options.node))
         writer.run()
     if writer.orphaned:
         remove_folder(options.socket.parent)  # the wrapper that would have done so is dead
