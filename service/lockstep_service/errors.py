@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -86,6 +87,12 @@ class InvalidError(ServiceError):
             f"{where}: {message}" if where else message, [ProblemItem(where=where, message=message, value=plain(value))]
         )
 
+    @classmethod
+    def at_all(cls, found: Sequence[tuple[str, str, object]]) -> InvalidError:
+        """Several things wrong, each (place, message, value)."""
+        items = [ProblemItem(where=where, message=message, value=plain(value)) for where, message, value in found]
+        return cls("; ".join(f"{item.where}: {item.message}" for item in items), items)
+
 
 class MalformedError(ServiceError):
     """The body could not even be read."""
@@ -128,12 +135,37 @@ class ConflictError(ServiceError):
     kind = "conflict"
 
 
+class InProgressError(ConflictError):
+    """The same request is being answered now."""
+
+    title = "Being answered now"
+    kind = "in-progress"
+    headers = {"Retry-After": "1"}  # noqa: RUF012
+
+
 class TooLargeError(ServiceError):
     """More bytes than the service takes."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     title = "Too large"
     kind = "too-large"
+
+
+class BusyError(ServiceError):
+    """More at once than the service takes; the same request will do later."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    title = "Too much at once"
+    kind = "busy"
+    headers = {"Retry-After": "1"}  # noqa: RUF012
+
+
+class TooSlowError(ServiceError):
+    """A body that does not come."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    title = "Too slow"
+    kind = "too-slow"
 
 
 class UnavailableError(ServiceError):

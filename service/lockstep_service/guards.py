@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lockstep_service.errors import TooLargeError
+from lockstep_service.errors import ServiceError, TooLargeError, TooSlowError
 
 _POLICY = "; ".join(
     (
@@ -55,48 +58,94 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
-class BodyLimit:
-    """Answers 413 to a body that is longer than ``limit`` bytes, without reading the rest of it."""
+STRANGER_LIMIT = 64 * 1024
+"""Bytes of a body of somebody who has not said who they are: it is read before that is found out."""
+GRACE_SECONDS = 20.0
+LEAST_RATE = 16 * 1024
+"""Bytes a second that a body has to come with, on the whole and after the grace."""
 
-    def __init__(self, app: ASGIApp, limit: int, except_for: Mapping[str, int]) -> None:
+
+class BodyLimit:
+    """Answers 413 to a body that is too long and 408 to one that comes too slowly, without reading the rest of it.
+
+    ``limit``: bytes; ``except_for``: other limits, by how the path ends, for those whose body is read once it is known
+    whose it is. ``known``: whether the request of this scope is of somebody who may send anything else.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limit: int, except_for: Mapping[str, int], known: Callable[[Scope], bool] = lambda _: True
+    ) -> None:
         self._app = app
         self._limit = limit
         self._except_for = dict(except_for)
+        self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - what ASGI says
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = next((size for end, size in self._except_for.items() if scope["path"].endswith(end)), self._limit)
-        refusal = TooLargeError(f"The body is longer than {limit} bytes; send less at once.")
+        body = _Body(self._limit_for(scope), receive, send)
         told = Headers(scope=scope).get("content-length", "0")
-        if told.isascii() and told.isdigit() and int(told) > limit:
-            await refusal.response()(scope, receive, send)
-            return
-        got = 0
-        answered = False
+        if told.isascii() and told.isdigit() and int(told) > body.limit:
+            body.refused = body.too_long()
+        else:
+            with suppress(_Refused):
+                await self._app(scope, body.receive, body.send)
+        if body.refused is not None and not body.answered:
+            await body.refused.response()(scope, receive, send)
 
-        async def counted() -> Message:
-            nonlocal got
-            message = await receive()
-            if message["type"] == "http.request":
-                got += len(message.get("body", b""))
-                if got > limit:
-                    raise _Exceeded
-            return message
+    def _limit_for(self, scope: Scope) -> int:
+        found = next((size for end, size in self._except_for.items() if scope["path"].endswith(end)), None)
+        if found is not None:
+            return found
+        return self._limit if self._known(scope) else min(self._limit, STRANGER_LIMIT)
 
-        async def watched(message: Message) -> None:
-            nonlocal answered
-            answered = True
-            await send(message)
 
+class _Body:
+    """One request's body as it comes in, and whether it was refused on its way."""
+
+    def __init__(self, limit: int, receive: Receive, send: Send) -> None:
+        self.limit = limit
+        self.refused: ServiceError | None = None
+        self.answered = False
+        self._receive = receive
+        self._send = send
+        self._got = 0
+        self._waited = 0.0
+        self._whole = False
+
+    def too_long(self) -> TooLargeError:
+        """What is said of a body that is longer than allowed."""
+        return TooLargeError(f"The body is longer than {self.limit} bytes; send less at once.")
+
+    async def receive(self) -> Message:
+        """The next piece."""
+        if self._whole:
+            return await self._receive()
+        began = time.monotonic()
         try:
-            await self._app(scope, counted, watched)
-        except _Exceeded:
-            if answered:
-                raise
-            await refusal.response()(scope, receive, send)
+            async with asyncio.timeout(GRACE_SECONDS + self._got / LEAST_RATE - self._waited):
+                message = await self._receive()
+        except TimeoutError:
+            took = self._waited + time.monotonic() - began
+            self.refused = TooSlowError(f"Of the body came {self._got} bytes in {took:.0f} s; send it again.")
+            raise _Refused from None
+        finally:
+            self._waited += time.monotonic() - began
+        if message["type"] == "http.request":
+            self._got += len(message.get("body", b""))
+            self._whole = not message.get("more_body", False)
+            if self._got > self.limit:
+                self.refused = self.too_long()
+                raise _Refused
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Passes the answer on, unless it is what the application makes of a body that was cut off here."""
+        if self.refused is None or self.answered:
+            self.answered = True
+            await self._send(message)
 
 
-class _Exceeded(Exception):  # noqa: N818 - never leaves this module
-    """More body than allowed."""
+class _Refused(Exception):  # noqa: N818 - never leaves this module
+    """The rest of the body is not read."""

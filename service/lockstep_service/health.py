@@ -22,7 +22,8 @@ class Readiness(Wire):
     """Which parts work. Slurm is not among them: the service stays up while Slurm is down."""
 
     database: bool
-    dispatch: bool
+    dispatch: bool | None
+    """None where another process dispatches (``--role api``); that one has a ``/readyz`` of its own."""
 
 
 @router.get("/healthz")
@@ -34,7 +35,8 @@ def healthz() -> Health:
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not ready"}})
 def readyz(app: App, response: Response) -> Readiness:
     """Whether requests can be served and jobs are being dispatched."""
-    ready = Readiness(database=app.database.answers(), dispatch=app.dispatching())
-    if not (ready.database and ready.dispatch):
+    dispatch = app.dispatching() if app.settings.role != "api" else None
+    ready = Readiness(database=app.database.answers(), dispatch=dispatch)
+    if not ready.database or ready.dispatch is False:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return ready

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from lockstep_service.app import routes
-from lockstep_service.errors import Problem
+from lockstep_service.errors import Problem, TooLargeError, TooSlowError, describe
 from lockstep_service.events.schemas import JobEvent, JobsChanged
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -38,6 +38,9 @@ def document() -> dict[str, Any]:
     schemas.pop("ValidationError", None)
     for path in made["paths"].values():
         for operation in path.values():
+            if "requestBody" in operation:  # what stands before every route has its say of every body
+                said = describe(TooLargeError, TooSlowError)
+                operation["responses"] |= {str(status): answer for status, answer in said.items()}
             if "422" in operation["responses"]:
                 operation["responses"]["422"]["content"] = _PROBLEM
                 operation["responses"]["422"]["description"] = "The request is not valid"

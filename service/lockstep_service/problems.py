@@ -10,9 +10,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
-from lockstep_service.errors import InvalidError, ProblemItem, ServiceError, plain, problem
+from lockstep_service.errors import InvalidError, ProblemItem, ServiceError, UnavailableError, plain, problem
+from lockstep_service.telemetry.logs import request_id
 from lockstep_slurm.job.words import place, sentence
 
 _log = logging.getLogger(__name__)
@@ -34,12 +37,35 @@ def install(api: FastAPI) -> None:
     def _framework(request: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
         detail = f"{request.method} {request.url.path}: {error.detail}"
+        if isinstance(error.__cause__, RecursionError):
+            return InvalidError.at("", "The body is nested too deeply.").response()
         if isinstance(bad := error.__cause__, UnicodeDecodeError):
             byte = f"byte 0x{bad.object[bad.start]:02x} at position {bad.start}"
             return InvalidError.at("", f"The body is not UTF-8: {byte}; send JSON in UTF-8.").response()
-        return problem(
-            status, status.phrase, detail, kind=status.name.lower().replace("_", "-"), headers=_headers(error)
-        )
+        if isinstance(bad := error.__cause__, ValueError):
+            return InvalidError.at("", f"The body cannot be read: {bad!s:.200}").response()
+        headers = dict(error.headers) if error.headers else {}
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            # Starlette names the methods of the first route that has the path; there is one for each method.
+            headers["Allow"] = ", ".join(sorted(allowed(request)))
+        return problem(status, status.phrase, detail, kind=status.name.lower().replace("_", "-"), headers=headers)
+
+    @api.exception_handler(DataError)
+    def _unstorable(request: Request, error: DataError) -> JSONResponse:
+        _log.warning("%s %s: %s", request.method, request.url.path, error.orig)
+        return InvalidError.at("", f"It has a value that cannot be stored: {error.orig!s:.200}").response()
+
+    _install_unforeseen(api)
+
+
+def _install_unforeseen(api: FastAPI) -> None:
+    @api.exception_handler(OperationalError)
+    def _database(request: Request, error: OperationalError) -> JSONResponse:
+        _log.error("%s %s: the database: %s", request.method, request.url.path, error.orig)
+        return UnavailableError(
+            f"The database cannot do it just now ({error.orig}); nothing was changed as far as it is known. Send it "
+            "again, a submission with the same Idempotency-Key."
+        ).response()
 
     @api.exception_handler(Exception)
     def _unforeseen(request: Request, error: Exception) -> JSONResponse:
@@ -47,13 +73,20 @@ def install(api: FastAPI) -> None:
         return problem(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             ServiceError.title,
-            f"{type(error).__name__}; the service's log has the whole of it.",
+            f"{type(error).__name__}; the service's log has the whole of it, as request {request_id()}.",
             kind="internal",
         )
 
 
-def _headers(error: HTTPException) -> dict[str, str] | None:
-    return dict(error.headers) if error.headers else None
+def allowed(request: Request) -> set[str]:
+    """The methods that the API has for this path; for one that is none of the API's, those of the dashboard."""
+    # By the document, and computed with it once: there is a route for each method, and no public way to list them all.
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    # A path without parameters goes before those with some (OpenAPI 3.1, Paths Object).
+    for template, operations in sorted(paths.items(), key=lambda path: path[0].count("{")):
+        if compile_path(template)[0].match(request.url.path):
+            return {method.upper() for method in operations}
+    return {"GET", "HEAD"}
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> InvalidError:

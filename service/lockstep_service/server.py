@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 import uvicorn
 
+from lockstep_service import notify, roles
 from lockstep_service.app import create_app
+from lockstep_service.auth.links import Links
+from lockstep_service.connections import Connection
 from lockstep_service.settings import Settings
+from lockstep_service.telemetry import logs
 from lockstep_service.wire import now, rfc3339
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.rundir import write_whole
 
 _SHUTDOWN_SECONDS = 3
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FILES = 16_384
 
 
 class ServerError(LockstepError):
@@ -32,7 +35,8 @@ class ServerError(LockstepError):
 
 def run(settings: Settings) -> int:
     """Serves until a signal ends it; returns the exit code. ``LockstepError`` when it cannot be started."""
-    _log_to_stderr()
+    logs.configure(settings.log_format)
+    _allow_many_connections()
     os.umask(0o077)  # everything that the service writes is its user's own
     on_signal = _OnSignal()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,37 +44,50 @@ def run(settings: Settings) -> int:
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if settings.home.stat().st_uid == os.geteuid():
         settings.home.chmod(0o700)
-    with _alone(settings.home), _listening(settings) as listener:
+    with roles.alone(settings.home, settings.role), _listening(settings) as listener:
         url = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
         api = create_app(settings)
         application = api.state.application
-        application.url = lambda: url
+        # Where ranks ship to; a dispatch of its own is told by the API's note, which may change.
+        application.url = (lambda: url) if settings.role != "dispatch" else partial(roles.api_address, settings.home)
         server = _Server(
             uvicorn.Config(
                 api,
                 log_config=None,
+                access_log=False,  # the requests' own line has their id as well
                 timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
                 server_header=False,
                 proxy_headers=False,
-                h11_max_incomplete_event_size=64 * 1024,
+                http=Connection,
             ),
-            note=settings.home / "service.json",
+            settings=settings,
             url=url,
-            token=application.keys.token,
+            links=application.links,
             on_signal=on_signal,
         )
         server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
+def _allow_many_connections() -> None:
+    """Raises the soft limit of open files: the usual 1,024 is a thousand slow clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class _Server(uvicorn.Server):
     """Says where it listens once it does, and takes that back when it does not any more."""
 
-    def __init__(self, config: uvicorn.Config, note: Path, url: str, token: str, on_signal: _OnSignal) -> None:
+    def __init__(
+        self, config: uvicorn.Config, settings: Settings, url: str, links: Links, on_signal: _OnSignal
+    ) -> None:
         super().__init__(config)
-        self._note = note
+        self._note = roles.note(settings.home, settings.role)
+        self._role = settings.role
         self._url = url
-        self._token = token
+        self._links = links
         self._on_signal = on_signal
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -78,8 +95,17 @@ class _Server(uvicorn.Server):
         if self.started:
             found = {"url": self._url, "pid": os.getpid(), "started": rfc3339(now())}
             write_whole(self._note, json.dumps(found))
-            sys.stdout.write(f"Lockstep listens at {self._url}\nDashboard: {self._url}/#token={self._token}\n")
+            if self._role == "dispatch":
+                sys.stdout.write(f"Lockstep dispatches; its health: {self._url}/readyz\n")
+            else:
+                link = self._links.make()
+                until = time.strftime("%H:%M", time.localtime(link.until))
+                sys.stdout.write(
+                    f"Lockstep listens at {self._url}\nDashboard: {self._url}/#code={link.code}\n"
+                    f"(This link opens one browser, until {until}; `lockstep open` prints another.)\n"
+                )
             sys.stdout.flush()
+            notify.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._note.unlink(missing_ok=True)
@@ -100,32 +126,6 @@ class _OnSignal:
     def __call__(self, number: int, _frame: object) -> None:
         if not self.ended:
             raise SystemExit(128 + number)
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Holds the home for this process: two dispatchers over one database would submit everything twice."""
-    descriptor = os.open(home / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerError(
-                f"Another `lockstep serve` runs for {home}{_whose(home)}. Use that one, or end it first, "
-                "or set LOCKSTEP_HOME."
-            ) from None
-        (home / "service.json").unlink(missing_ok=True)  # left over from one that was killed
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _whose(home: Path) -> str:
-    try:
-        found = json.loads((home / "service.json").read_text("utf-8"))
-        return f" (process {found['pid']}, {found['url']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 @contextmanager
@@ -150,12 +150,3 @@ def _reachable(host: str) -> str:
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
-
-
-def _log_to_stderr() -> None:
-    formatter = logging.Formatter(_LOG_FORMAT)
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lockstep_service.roles import Role
 
 
 class Settings(BaseSettings):
@@ -26,14 +27,24 @@ class Settings(BaseSettings):
     )
     client: Literal["auto", "command", "local", "pyslurm"] = Field("auto", description="How to talk to the scheduler")
     slurm_conf: Path | None = Field(None, description="slurm.conf, where it is not at Slurm's own default place")
-    python: str = Field(
-        default_factory=lambda: sys.executable, description="Interpreter of the ranks, an absolute path"
+    site: Path | None = Field(
+        None, description="The site's cluster.toml; by default /etc/lockstep/cluster.toml, else `<home>/cluster.toml`"
     )
-    runs: Path | None = Field(None, description="Where run directories are made; by default `<home>/runs`")
+    python: str | None = Field(
+        None, description="Interpreter of the ranks, an absolute path; by default the site's, else the service's own"
+    )
+    runs: Path | None = Field(
+        None, description="Where run directories are made; by default the site's, else `<home>/runs`"
+    )
     reconcile_seconds: float = Field(2.0, gt=0, le=60, description="Between two looks at Slurm while jobs live")
     reconcile_limit_seconds: float = Field(10.0, gt=0, le=600, description="Longest such pause, while nothing moves")
     submit_retry_seconds: float = Field(2.0, gt=0, description="First pause before a submit is tried again")
     submit_retry_limit_seconds: float = Field(60.0, gt=0, description="Longest such pause")
+    submit_rate: int = Field(100, ge=0, le=100_000, description="Submits a second at most; 0: no limit")
+    submit_parallel: int = Field(4, ge=1, le=64, description="Submits that are under way at once")
+    refused_limit_seconds: float = Field(
+        86_400.0, gt=0, description="How long a refusal that may pass, or may not, is waited out before the job ends"
+    )
     lookup_seconds: float = Field(
         20.0, gt=0, description="Between the two look-ups for a lost submit: 2 x Slurm's MessageTimeout (10 s)"
     )
@@ -44,9 +55,33 @@ class Settings(BaseSettings):
     cluster_seconds: float = Field(60.0, gt=0, description="How old the last answer about nodes may be")
     body_limit: int = Field(1 << 20, gt=0, description="Largest request body, except records")
     records_limit: int = Field(8 << 20, gt=0, description="Largest body of records, as sent")
-    records_plain_limit: int = Field(64 << 20, gt=0, description="Largest body of records, decompressed")
+    records_plain_limit: int = Field(16 << 20, gt=0, description="Largest body of records, decompressed")
+    link_seconds: float = Field(900, gt=0, description="How long a link lets a browser in, if nobody used it before")
+    https: bool = Field(False, description="Browsers reach it through TLS only: the cookie is sent nowhere else")  # noqa: FBT003
+    records_at_once: int = Field(
+        16, ge=1, le=32, description="Requests with records that are taken in at once; more are answered with 429"
+    )
+    keep_records_days: float | None = Field(
+        None, ge=0, description="Records of jobs that ended longer ago are removed, their curves stay; unset: never"
+    )
+    keep_jobs_days: float | None = Field(
+        None, ge=0, description="Jobs that ended longer ago are removed from the database; unset: never"
+    )
     session_days: int = Field(14, ge=1, le=365, description="How long a browser stays signed in")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Log lines for people or for machines; auto: for people on a terminal, else JSON"
+    )
+    role: Role = Field("all", description="What this process does: the API, the dispatch, or both")
+    restored: bool = Field(
+        False,  # noqa: FBT003
+        description="Whether the database comes from a backup: what it has as not submitted is looked for first",
+    )
     dispatch: bool = Field(True, description="Whether this process submits and reconciles")  # noqa: FBT003
+
+    @property
+    def dispatches(self) -> bool:
+        """Whether this process submits and reconciles."""
+        return self.dispatch and self.role != "api"
 
     @property
     def url(self) -> str:
@@ -56,8 +91,3 @@ class Settings(BaseSettings):
             if address.startswith(prefix):
                 return "postgresql+psycopg://" + address.removeprefix(prefix)
         return address
-
-    @property
-    def runs_root(self) -> Path:
-        """Where run directories are made, absolute."""
-        return (self.runs or self.home / "runs").absolute()

@@ -13,10 +13,12 @@ from sqlalchemy import (
     Dialect,
     ForeignKey,
     Index,
+    Integer,
     String,
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -52,6 +54,11 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: Moment, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012
 
 
+def _of_some(name: str, *columns: str, where: str) -> Index:
+    """An index of those rows alone that a loop looks for: few, however many jobs live."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class JobRow(Base):
     """A job: what was asked for, what was done about it, and what Slurm said."""
 
@@ -64,7 +71,17 @@ class JobRow(Base):
         ),
         UniqueConstraint("idempotency_key", name="jobs_idempotency_key"),
         Index("jobs_newest_first", "created_at", "id"),
-        Index("jobs_live", "final"),
+        # All that the reconcile loop asks for in every cycle: from the index alone.
+        Index("jobs_live", "final", "phase", "changed_at", "id"),
+        _of_some("jobs_outbox", "created_at", "id", where="dispatched_at IS NULL"),
+        _of_some(
+            "jobs_to_cancel",
+            "cancel_requested_at",
+            where="cancel_requested_at IS NOT NULL AND cancel_sent_at IS NULL",
+        ),
+        _of_some("jobs_wanted", "wanted", where="wanted IS NOT NULL"),
+        _of_some("jobs_follows", "follows", where="follows IS NOT NULL"),
+        _of_some("jobs_stale", "stale_since", where="stale_since IS NOT NULL"),
         Index("jobs_changed", "changed_at"),
     )
 
@@ -81,6 +98,12 @@ class JobRow(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     idempotency_digest: Mapped[str | None] = mapped_column(String(64))
     token_hash: Mapped[str | None] = mapped_column(String(64))
+    rerun_of: Mapped[str | None] = mapped_column(JobKey)
+    """The job that this one repeats, which may have been deleted since."""
+    follows: Mapped[str | None] = mapped_column(JobKey)
+    """The job whose end this one waits for before Slurm hears of it."""
+    follows_any: Mapped[bool] = mapped_column(default=False)
+    """Whether any end of that job will do; else it has to end well."""
     created_at: Mapped[datetime]
     changed_at: Mapped[datetime]
 
@@ -94,7 +117,13 @@ class JobRow(Base):
     """Whether the Slurm job was submitted held, and is not yet released."""
     submit_after: Mapped[datetime | None]
     """Not to be tried again before."""
+    refused_since: Mapped[datetime | None]
+    """Since when Slurm has refused it for a reason that may pass; null when its last answer was another."""
     dispatched_at: Mapped[datetime | None]
+    user_hold: Mapped[bool] = mapped_column(default=False)
+    """Whether its owner wants it kept from starting; not to be mixed up with ``held``."""
+    wanted: Mapped[str | None] = mapped_column(String(16))
+    """``hold``, ``release`` or ``requeue``: asked for, and not yet passed on to Slurm."""
     cancel_requested_at: Mapped[datetime | None]
     cancel_sent_at: Mapped[datetime | None]
 
@@ -104,6 +133,10 @@ class JobRow(Base):
     flags: Mapped[list[str]] = mapped_column(default=list)
     phase: Mapped[str] = mapped_column(String(16), default="accepted")
     reason: Mapped[str | None] = mapped_column(Text)
+    slurm_reason: Mapped[str | None] = mapped_column(Text)
+    """Slurm's own word for why it waits, verbatim."""
+    expected_start: Mapped[datetime | None]
+    """Slurm's estimate while it waits."""
     slurm_nodes: Mapped[list[str]] = mapped_column(default=list)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -120,6 +153,8 @@ class JobRow(Base):
     revision: Mapped[int] = mapped_column(default=0)
     """Grows with every batch of new records."""
     last: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    verdicts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Of the newest attempt that told of its placement: how many ranks came to which result, and at which revision."""
     shipped_at: Mapped[datetime | None]
     """When the ranks last sent records themselves."""
 
@@ -146,39 +181,90 @@ class AttemptRow(Base):
     message: Mapped[str | None] = mapped_column(Text)
 
 
-class RecordRow(Base):
-    """One record, verbatim; (attempt, rank, seq) is its identity for ever."""
+class TimelineRow(Base):
+    """One thing that happened to a job, in the order in which the service learnt of it."""
 
-    __tablename__ = "records"
-    __table_args__ = (
-        Index("records_by_step", "job_id", "kind", "attempt", "step", "rank"),
-        Index("records_by_revision", "job_id", "revision"),
-    )
+    __tablename__ = "timeline"
+    __table_args__ = (Index("timeline_of_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(JobKey, ForeignKey("jobs.id", ondelete="CASCADE"))
+    time: Mapped[datetime]
+    """When it happened, as far as that is known; else when the service learnt of it."""
+    kind: Mapped[str] = mapped_column(String(32))
+    attempt: Mapped[int | None]
+    text: Mapped[str] = mapped_column(Text)
+    """One plain sentence."""
+
+
+class ChunkRow(Base):
+    """Records as they came in together, each once; (attempt, rank, seq) is the identity of a record for ever."""
+
+    __tablename__ = "chunks"
 
     job_id: Mapped[str] = mapped_column(JobKey, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    attempt: Mapped[int] = mapped_column(primary_key=True)
-    rank: Mapped[int] = mapped_column(primary_key=True)
-    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    """The job's revision that they came with."""
+    records: Mapped[int]
+    """How many."""
+    body: Mapped[bytes]
+    """The lines, word for word, by gzip."""
+
+
+class FiguresRow(Base):
+    """What the records up to a revision come to, but for the curves."""
+
+    __tablename__ = "figures"
+
+    job_id: Mapped[str] = mapped_column(JobKey, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     revision: Mapped[int]
-    """The job's revision that this record came with."""
-    time: Mapped[float]
-    kind: Mapped[str] = mapped_column(String(256))
-    step: Mapped[int | None] = mapped_column(BigInteger)
-    values: Mapped[str] = mapped_column(Text)
-    """The record's ``values`` as JSON."""
+    body: Mapped[bytes]
+    """``Figures.stored``."""
 
 
-class RankRow(Base):
-    """Up to where the records of a rank are stored without a hole."""
+class CurveRow(Base):
+    """One curve of a job, rolled up, as of its figures' revision."""
 
-    __tablename__ = "ranks"
+    __tablename__ = "curves"
+
+    job_id: Mapped[str] = mapped_column(JobKey, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """The order in which a job's curves came up."""
+    body: Mapped[bytes]
+    """``Curve.kept``, compressed."""
+
+
+class PlacementRow(Base):
+    """A node's newest placement; ``seq`` is its record's."""
+
+    __tablename__ = "placements"
+
+    job_id: Mapped[str] = mapped_column(JobKey, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(String(255), primary_key=True)
+    rank: Mapped[int]
+    seq: Mapped[int] = mapped_column(BigInteger)
+    brief: Mapped[str] = mapped_column(Text, default="{}")
+    """The document without the machine and the plan, as JSON."""
+    document: Mapped[str] = mapped_column(Text, default="{}")
+
+
+class VerdictRow(Base):
+    """A rank's newest verdict at a moment of its life; ``seq`` is its record's."""
+
+    __tablename__ = "verdicts"
 
     job_id: Mapped[str] = mapped_column(JobKey, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
     rank: Mapped[int] = mapped_column(primary_key=True)
-    contiguous: Mapped[int] = mapped_column(BigInteger, default=0)
-    step: Mapped[int | None] = mapped_column(BigInteger)
-    """Its newest step."""
+    when: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """``init`` or ``steps``."""
+    seq: Mapped[int] = mapped_column(BigInteger)
+    node: Mapped[str] = mapped_column(String(255), default="")
+    result: Mapped[str] = mapped_column(String(16))
+    brief: Mapped[str] = mapped_column(Text, default="{}")
+    """The document without its threads, as JSON."""
+    document: Mapped[str] = mapped_column(Text, default="{}")
 
 
 class SpoolRow(Base):

@@ -22,7 +22,7 @@ from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
 from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import Claim, Exit, as_json, claim_file, exit_file, make_run_directory, spool_file
-from support import postgres
+from support import disks, postgres
 
 Json = dict[str, Any]
 SPEC: Json = {"name": "digits", "training": {"model": "digits-mlp", "data": "digits", "epochs": 2}}
@@ -182,3 +182,10 @@ def run_of(app: Application) -> Callable[[Json], HandMadeRun]:
         return HandMadeRun(make_run_directory(run.parent, row.id, row.spec, row.script, by_hand=False))
 
     return make
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB."""
+    with disks.small(tmp_path / "disk") as found:
+        yield found

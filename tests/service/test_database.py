@@ -12,8 +12,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from lockstep_service.database import Database, DatabaseError, alembic_config
-from lockstep_service.filesystem import network_filesystem
 from lockstep_service.tables import Base
+from lockstep_slurm.filesystem import network_filesystem
 
 
 class TestMigrations:
@@ -43,9 +43,11 @@ class TestSqlite:
         database = Database(f"sqlite:///{tmp_path / 'a.db'}")
         with database.engine.connect() as connection:
             found = {
-                name: connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "foreign_keys")
+                name: connection.execute(text(f"PRAGMA {name}")).scalar()
+                for name in ("journal_mode", "synchronous", "foreign_keys")
             }
-        assert found == {"journal_mode": "wal", "foreign_keys": 1}
+        # 2 is FULL: what was answered survives a power cut.
+        assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
         database.close()
 
     def test_writers_wait_for_each_other(self, tmp_path: Path) -> None:

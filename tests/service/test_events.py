@@ -20,7 +20,9 @@ from lockstep_service.boundary import Application
 from lockstep_service.dispatch.ingest import read_spools, unfinished
 from lockstep_service.dispatch.reconcile import reconcile
 from lockstep_service.jobs import repository
+from lockstep_service.timeline import repository as timeline
 from lockstep_slurm.job.identity import new_job_id
+from support.placements import machine, shares, verdict, verdict_values
 
 from .conftest import HandMadeRun
 
@@ -88,6 +90,7 @@ class TestStreamJobEvents:
             assert json.loads(first.data)["phase"] == "running"
             assert "spec" not in json.loads(first.data)
             assert json.loads(second.data)["last"]["step"] == 1
+            assert next(events).event == "timeline"
             hand.spool(hand.line(step=2, loss=0.5))
             read_spools(app, hand.id, hand.run)
             third = next(events)
@@ -99,22 +102,62 @@ class TestStreamJobEvents:
             reconcile(app)
             fifth = next(events)
             assert (fifth.event, json.loads(fifth.data)["phase"]) == ("job", "ended well")
+            assert next(events).event == "timeline"
             unfinished(app, everything=False)
             rest = list(events)
         assert [event.event for event in rest][-1] == "end"
         assert all(event.id for event in [first, second, third, fourth, fifth, *rest])
 
+    def test_a_verdict_is_told_with_the_job_itself(
+        self, server: httpx.Client, app: Application, hand: HandMadeRun
+    ) -> None:
+        plan = shares(machine(), 1)
+        with connect_sse(server, "GET", f"/jobs/{hand.id}/events") as source:
+            events = source.iter_sse()
+            assert json.loads(next(events).data)["verdict"] is None
+            assert [next(events).event, next(events).event] == ["metrics", "timeline"]
+            told = verdict_values(verdict(plan.ranks[0], rank=0, node="node1"))
+            hand.spool(hand.line(kind="verdict", **told))
+            read_spools(app, hand.id, hand.run)
+            event = next(events)
+        found = json.loads(event.data)
+        assert (event.event, found["verdict"], found["verdicts"]["as_planned"]) == ("job", "as planned", 1)
+
+    def test_a_note_in_the_timeline_is_told_with_where_it_ends(
+        self, server: httpx.Client, api: TestClient, app: Application, hand: HandMadeRun
+    ) -> None:
+        with connect_sse(server, "GET", f"/jobs/{hand.id}/events") as source:
+            events = source.iter_sse()
+            known = json.loads(list(islice(events, 3))[-1].data)
+            with app.database.writing() as session:
+                row = repository.lock(session, hand.id)
+                assert row is not None
+                timeline.note(session, row, "remark", "Somebody looked at it")
+            told = list(islice(events, 2))
+        assert [event.event for event in told] == ["job", "timeline"]
+        newest = api.get(f"/api/v1/jobs/{hand.id}/timeline", params={"cursor": known["latest"]}).json()["items"]
+        assert [entry["text"] for entry in newest] == ["Somebody looked at it."]
+        assert json.loads(told[1].data) == {"latest": newest[0]["id"]}
+
+    def test_who_left_between_the_jobs_change_and_its_timeline_is_told_of_it(
+        self, server: httpx.Client, hand: HandMadeRun
+    ) -> None:
+        path = f"/jobs/{hand.id}/events"
+        (first, second) = read(server, path, 2)
+        assert (first.event, second.event) == ("job", "metrics")
+        assert read(server, path, 1, second.id)[0].event == "timeline"
+
     def test_who_comes_back_is_told_only_what_is_new(
         self, server: httpx.Client, app: Application, hand: HandMadeRun
     ) -> None:
         path = f"/jobs/{hand.id}/events"
-        last = read(server, path, 2)[-1].id
+        last = read(server, path, 3)[-1].id
         hand.spool(hand.line(step=2, loss=0.5))
         read_spools(app, hand.id, hand.run)
         (event,) = read(server, path, 1, last)
         assert (event.event, json.loads(event.data)["last"]["step"]) == ("metrics", 2)
 
-    @pytest.mark.parametrize("last", ["", "nonsense", "1-2", "9" * 40 + "-0-0", "-1--1--1"])
+    @pytest.mark.parametrize("last", ["", "nonsense", "1-2-3", "9" * 40 + "-0-0-0", "-1--1--1--1"])
     def test_an_id_that_is_none_of_ours_is_told_everything(
         self, server: httpx.Client, hand: HandMadeRun, last: str
     ) -> None:
@@ -125,7 +168,9 @@ class TestStreamJobEvents:
     ) -> None:
         api.post(f"/api/v1/jobs/{job['id']}/cancel")
         unfinished(app, everything=False)
-        assert [event.event for event in read(server, f"/jobs/{job['id']}/events", 0)] == ["job", "metrics", "end"]
+        assert [event.event for event in read(server, f"/jobs/{job['id']}/events", 0)] == [
+            "job", "metrics", "timeline", "end",
+        ]  # fmt: skip
 
     def test_a_reader_that_left_is_forgotten(self, server: httpx.Client, app: Application, hand: HandMadeRun) -> None:
         read(server, f"/jobs/{hand.id}/events", 1)

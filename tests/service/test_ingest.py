@@ -10,14 +10,13 @@ from typing import Any
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
 
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch import ingest
 from lockstep_service.dispatch.ingest import read_piece, read_spools
 from lockstep_service.jobs import repository as jobs
 from lockstep_service.metrics import repository
-from lockstep_service.tables import RecordRow
+from lockstep_slurm.job.rundir import spool_file
 
 from .conftest import HandMadeRun
 
@@ -26,15 +25,13 @@ Json = dict[str, Any]
 
 def stored(app: Application, job_id: str) -> list[Json]:
     with app.database.reading() as session:
-        rows = session.scalars(
-            select(RecordRow)
-            .where(RecordRow.job_id == job_id)
-            .order_by(RecordRow.attempt, RecordRow.rank, RecordRow.seq)
-        ).all()
+        records = sorted(
+            repository.records(session, job_id), key=lambda record: (record.attempt, record.rank, record.seq)
+        )
     return [
         {"v": 1, "attempt": one.attempt, "rank": one.rank, "seq": one.seq, "time": one.time, "kind": one.kind,
-         "step": one.step, "values": json.loads(one.values)}
-        for one in rows
+         "step": one.step, "values": one.values}
+        for one in records
     ]  # fmt: skip
 
 
@@ -149,14 +146,15 @@ class TestReadSpools:
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
     line = b'{"v":1,"attempt":1,"rank":0,"seq":1,"time":1,"kind":"step","step":1,"values":{}}\n'
-    file = tmp_path / "node.jsonl"
+    file = spool_file(tmp_path, 1, "node")
+    file.parent.mkdir(parents=True)
     file.write_bytes(b"x" * (5 << 20))
     assert read_piece(file, 0) is None
     with file.open("ab") as opened:
         opened.write(b"\n" + line)
     piece = read_piece(file, 0)
     assert piece is not None
-    assert (piece.records, piece.end) == ([], (5 << 20) + 1)
+    assert (list(piece.records), piece.end) == ([], (5 << 20) + 1)
     then = read_piece(file, piece.end)
     assert then is not None
     assert len(then.records) == 1
@@ -164,7 +162,8 @@ def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_piece_ends_behind_a_line_and_is_never_longer_than_it_must(tmp_path: Path) -> None:
     line = b'{"v":1,"attempt":1,"rank":0,"seq":1,"time":1,"kind":"step","step":1,"values":{}}\n'
-    file = tmp_path / "node.jsonl"
+    file = spool_file(tmp_path, 1, "node")
+    file.parent.mkdir(parents=True)
     file.write_bytes(line * 10)
     piece = read_piece(file, 0, limit=len(line) * 3 + 5)
     assert piece is not None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fastapi.testclient import TestClient
@@ -18,6 +18,7 @@ from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
 from lockstep_service.jobs.logs import newest_size
 from lockstep_service.wire import now
+from lockstep_slurm.job import library
 from lockstep_slurm.job.identity import is_job_id, new_job_id
 
 from .conftest import HandMadeRun
@@ -112,6 +113,23 @@ class TestSubmitJob:
         assert api.post(URL, json=wanted).status_code == 422
         assert api.post(URL, json=wanted, headers=key).json()["id"] == first["id"]
 
+    def test_no_request_waits_for_slurm_however_old_its_last_answer_is(
+        self, api: TestClient, app: Application, spec: Json, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        api.post(URL, json=spec).raise_for_status()
+        with app.database.writing() as session:
+            row = clusters.get(session, "default")
+            assert row is not None
+            assert row.observed_at is not None
+            row.observed_at -= timedelta(hours=1)
+
+        def nodes() -> NoReturn:
+            pytest.fail("a request asked Slurm")
+
+        monkeypatch.setattr(app.client, "nodes", nodes)
+        assert api.post(URL, json=spec).status_code == 201
+        assert api.post(URL, json=spec | {"resources": {"partition": "nowhere"}}).status_code == 422
+
     def test_the_same_key_with_another_body_is_refused(self, api: TestClient, spec: Json) -> None:
         key = {"Idempotency-Key": "k1"}
         api.post(URL, json=spec, headers=key)
@@ -120,11 +138,34 @@ class TestSubmitJob:
         assert "k1" not in answer.json()["detail"] or "another spec" in answer.json()["detail"]
         assert len(api.get(URL).json()["items"]) == 1
 
+    def test_a_key_whose_first_request_is_being_answered_is_in_progress(
+        self, api: TestClient, app: Application, spec: Json, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key, seen = {"Idempotency-Key": "k"}, []
+        provide = library.provide
+
+        def meanwhile(runs: Path) -> Path:  # the first request is on its way to the database
+            monkeypatch.setattr(library, "provide", provide)
+            seen.append(api.post(URL, json=spec, headers=key))
+            seen.append(api.post(URL, json=spec | {"name": "other"}, headers={"Idempotency-Key": "another"}))
+            return provide(runs)
+
+        api.post(URL, json=spec).raise_for_status()
+        monkeypatch.setattr(library, "provide", meanwhile)
+        first = api.post(URL, json=spec, headers=key)
+        assert first.status_code == 201
+        assert [answer.status_code for answer in seen] == [409, 201]
+        assert "k" in seen[0].json()["detail"]
+        assert api.post(URL, json=spec, headers=key).json()["id"] == first.json()["id"]
+
     def test_the_same_key_at_the_same_time_is_one_job(self, api: TestClient, spec: Json) -> None:
         ids: list[str] = []
 
         def post() -> None:
-            ids.append(api.post(URL, json=spec, headers={"Idempotency-Key": "k"}).raise_for_status().json()["id"])
+            while (answer := api.post(URL, json=spec, headers={"Idempotency-Key": "k"})).status_code == 409:
+                assert answer.headers["retry-after"] == "1"
+                assert answer.json()["type"] == "about:blank#in-progress"
+            ids.append(answer.raise_for_status().json()["id"])
 
         threads = [threading.Thread(target=post) for _ in range(8)]
         for thread in threads:
@@ -215,7 +256,7 @@ class TestGetJobScript:
         assert answer.headers["content-type"].startswith("text/plain")
         assert answer.text.startswith("#!/bin/bash")
         assert job["id"] not in answer.text
-        assert str(app.settings.runs_root) in answer.text
+        assert str(app.runs) in answer.text
 
 
 class TestGetJobLogs:
@@ -269,104 +310,3 @@ class TestGetJobLogs:
 
     def test_an_attempt_that_is_not(self, api: TestClient, job: Json) -> None:
         assert api.get(f"{URL}/{job['id']}/logs", params={"attempt": 3}).status_code == 404
-
-
-class TestImportRun:
-    URL = f"{URL}/import"
-
-    def test_anonymous(self, browser: TestClient, tmp_path: Path) -> None:
-        assert browser.post(self.URL, json={"run_dir": str(tmp_path)}).status_code == 401
-
-    @pytest.mark.parametrize("run_dir", ["/", "/nonexistent", "relative", "/etc/passwd"])
-    def test_what_is_no_run_directory(self, api: TestClient, run_dir: str) -> None:
-        answer = api.post(self.URL, json={"run_dir": run_dir})
-        assert answer.status_code == 422
-        assert answer.json()["errors"][0]["where"] == "run_dir"
-
-    def test_a_run_that_ended_well(self, api: TestClient, made_by_hand: Callable[[], HandMadeRun]) -> None:
-        hand = made_by_hand()
-        hand.claim()
-        hand.spool(hand.line(step=1, loss=0.5), hand.line(kind="end", steps=1))
-        hand.end()
-        answer = api.post(self.URL, json={"run_dir": str(hand.run)})
-        assert answer.status_code == 201
-        job = answer.json()
-        assert (job["id"], job["phase"], job["by_hand"], job["state"]) == (hand.id, "ended well", True, None)
-        assert (job["last"]["step"], job["last"]["loss"]) == (1, 0.5)
-        assert job["attempts"][0]["exit_code"] == 0
-        assert [one["name"] for one in api.get(f"{URL}/{hand.id}/metrics").json()["series"]] == ["loss"]
-
-    def test_again_reads_it_again(self, api: TestClient, made_by_hand: Callable[[], HandMadeRun]) -> None:
-        hand = made_by_hand()
-        hand.claim()
-        assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "running"
-        hand.spool(hand.line(step=1, loss=0.5))
-        hand.end(code=3, message="It had enough.")
-        answer = api.post(self.URL, json={"run_dir": str(hand.run)})
-        assert answer.status_code == 200
-        assert (answer.json()["phase"], answer.json()["last"]["step"]) == ("ended badly", 1)
-        assert answer.json()["reason"].startswith("It had enough.")
-        assert len(api.get(URL).json()["items"]) == 1
-
-    def test_a_run_whose_process_is_gone_is_unknown_and_not_failed(
-        self, api: TestClient, made_by_hand: Callable[[], HandMadeRun]
-    ) -> None:
-        hand = made_by_hand()
-        hand.claim(pid=2**22 + 1)
-        assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "unknown"
-
-    def test_a_hostile_run_directory_is_refused_in_words(
-        self, api: TestClient, made_by_hand: Callable[[], HandMadeRun], tmp_path: Path
-    ) -> None:
-        def refused(hand: HandMadeRun) -> str:
-            answer = api.post(self.URL, json={"run_dir": str(hand.run)})
-            assert answer.status_code == 422
-            assert answer.json()["errors"][0]["where"] == "run_dir"
-            return str(answer.json()["detail"])
-
-        late = made_by_hand()
-        origin = late.run / "origin.json"
-        origin.write_text(json.dumps(json.loads(origin.read_text()) | {"created": 1e300}))
-        assert "created" in refused(late)
-        for key, value in (("claimed", "yesterday"), ("claimed", 1e300), ("ranks", "two"), ("slurm_job_id", 10**30)):
-            odd = made_by_hand()
-            odd.claim()
-            claim = odd.run / "claims" / "000001.json"
-            claim.write_text(json.dumps(json.loads(claim.read_text()) | {key: value}))
-            refused(odd)
-        (tmp_path / "secret").write_text("secret")
-        linked = made_by_hand()
-        (linked.run / "job.sbatch").unlink()
-        (linked.run / "job.sbatch").symlink_to(tmp_path / "secret")
-        assert "job.sbatch" in refused(linked)
-        assert api.get(URL).json()["items"] == []
-
-    def test_a_run_that_turns_out_to_live_is_followed_again(
-        self, api: TestClient, app: Application, made_by_hand: Callable[[], HandMadeRun]
-    ) -> None:
-        hand = made_by_hand()
-        hand.claim(pid=2**22 + 1)
-        assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "unknown"
-        hand.claim()
-        assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "running"
-        with app.database.reading() as session:
-            assert [row.id for row in repository.to_reconcile(session, app.client.kind)] == [hand.id]
-
-    def test_a_run_of_another_user(self, api: TestClient, made_by_hand: Callable[[], HandMadeRun]) -> None:
-        hand = made_by_hand()
-        if os.geteuid() == 0:
-            os.chown(hand.run, 65534, 65534)
-            answer = api.post(self.URL, json={"run_dir": str(hand.run)})
-            assert answer.status_code == 422
-            assert "user 65534" in answer.json()["detail"]
-        else:
-            assert hand.run.stat().st_uid == os.geteuid()
-
-    def test_a_run_of_the_service_is_known(
-        self, api: TestClient, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun]
-    ) -> None:
-        hand = run_of(job)
-        answer = api.post(self.URL, json={"run_dir": str(hand.run)})
-        assert (answer.status_code, answer.json()["by_hand"]) == (200, False)
-        with app.database.reading() as session:
-            assert repository.unfinished(session)[0].id == job["id"]

@@ -94,3 +94,58 @@ class TestObserve:
         found = made_row()
         apply_slurm(found, SlurmJob(7, "n", "NEVER_SEEN", flags=("ODD",), nodes=("n1",)), RunFiles(), now(), self.GRACE)
         assert (found.state, found.flags, found.slurm_nodes, found.phase) == ("NEVER_SEEN", ["ODD"], ["n1"], "unknown")
+
+    def test_a_script_that_came_to_no_rank_tells_why(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        (hand.run / "exit" / "start-7-0.txt").write_text("environment.modules: \x1b[31mno such module\x1b[0m\n")
+        found = made_row()
+        apply_slurm(found, SlurmJob(7, "n", "FAILED"), read_files(hand.run), now(), self.GRACE)
+        assert (found.phase, found.reason) == (
+            "ended badly", "No rank was started. environment.modules: no such module"
+        )  # fmt: skip
+
+    def test_its_words_are_of_that_start_alone(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        (hand.run / "exit" / "start-7-0.txt").write_text("no such module")
+        for job in (SlurmJob(7, "n", "FAILED", restarts=1), SlurmJob(8, "n", "FAILED"), SlurmJob(7, "n", "TIMEOUT")):
+            found = made_row()
+            apply_slurm(found, job, read_files(hand.run), now(), self.GRACE)
+            assert found.phase == "ended badly"
+            assert "no such module" not in str(found.reason)
+
+    def test_they_are_evidence_when_slurm_has_forgotten_it(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        (hand.run / "exit" / "start-7-1.txt").write_text("no such module")
+        hand.claim(slurm_job_id=7, restart=0)
+        hand.end(code=None, signal=9)
+        found, when = made_row(), now()
+        apply_absence(found, read_files(hand.run), when, self.GRACE)
+        assert found.phase == "running", "it may have been put back into the queue since"
+        apply_absence(found, read_files(hand.run), when + self.GRACE, self.GRACE)
+        assert (found.phase, found.reason) == ("ended badly", "No rank was started. no such module")
+        hand.claim(2, slurm_job_id=7, restart=2, pid=2**22 + 1)
+        found = made_row()
+        apply_absence(found, read_files(hand.run), now(), self.GRACE)
+        assert found.phase == "running"
+
+    def test_what_a_job_puts_in_their_place_is_not_read(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        folder = hand.run / "exit"
+        (folder / "start-7-0.txt").symlink_to("/etc/passwd")
+        (folder / "start-7-1.txt").mkdir()
+        (folder / "start-7-2.txt.partial").write_text("x")
+        (folder / "start-x-1.txt").write_text("x")
+        (folder / "start-7-3.txt").write_bytes(b"\xff\0" * 100_000)
+        (start,) = read_files(hand.run).starts
+        assert len(start.message) <= 2000
+        assert start.message.isprintable()
+
+    def test_they_are_newer_than_the_attempts_before_them(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand = made_by_hand()
+        hand.claim(slurm_job_id=7, restart=0)
+        hand.end(code=1)
+        (hand.run / "exit" / "start-7-1.txt").write_text("no such module")
+        found = made_row()
+        # As a job-completion record tells it, which knows of no restarts.
+        apply_slurm(found, SlurmJob(7, "n", "FAILED"), read_files(hand.run), now(), self.GRACE)
+        assert found.reason == "No rank was started. no such module"

@@ -23,6 +23,14 @@ def test_a_first_step_that_nobody_timed_is_left_out() -> None:
     assert throughput([Pace(32, None, None, None), Pace(32, 2.0, 16.0, None)]) == 16.0
 
 
+def test_what_would_be_infinite_or_backwards_is_no_figure() -> None:
+    assert throughput([Pace(1e308, 1e-300, 1.0, 1e308)]) is None
+    assert communication_share([Pace(1.0, 1e-300, 1.0, 1e308)]) is None
+    assert throughput([Pace(8, -2.0, None, None)]) is None
+    assert communication_share([Pace(8, -2.0, None, 1.0)]) is None
+    assert throughput([Pace(None, None, 1e308, None)] * 2) is None
+
+
 def test_infinite_or_missing_values_are_no_figures() -> None:
     assert Pace.of({"samples": "NaN", "seconds": 0, "samples_per_s": "Infinity"}) == Pace(None, 0.0, None, None)
     assert throughput([Pace(32, 0.0, None, None)]) is None

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep_service.jobs.phase import ENDED, NO_EXIT_RECORD, PHASES, by_exit, outcome
+from lockstep_service.jobs.waiting import in_words
 from lockstep_slurm.job.rundir import Exit
 
 WELL = Exit(1, 1, 0, None, 0, "node1", None, 1764000000.0)
@@ -38,6 +39,8 @@ def test_only_an_exit_record_of_code_0_ends_well(
     assert found.phase != "ended well" or (state == "COMPLETED" and exit_ is WELL)
     assert not found.ended or PHASES[state] in ENDED
     assert found.phase != "ended badly" or found.reason
+    if state == "NODE_FAIL" and not over:
+        return  # Slurm may tell of the job before it tells of the node
     assert found.ended or not ("COMPLETING" not in flags and PHASES[state] == "ended badly" and "REQUEUED" not in flags)
 
 
@@ -45,6 +48,15 @@ def test_completed_with_no_exit_record_waits_a_little_and_is_then_a_failure_that
     assert outcome("COMPLETED", (), None, None, grace_over=False).phase == "running"
     found = outcome("COMPLETED", (), None, None, grace_over=True)
     assert (found.phase, found.reason) == ("ended badly", NO_EXIT_RECORD)
+
+
+def test_a_job_whose_node_failed_waits_a_little_for_the_nodes_name() -> None:
+    assert outcome("NODE_FAIL", (), None, None, grace_over=False).phase == "running"
+    found = outcome("NODE_FAIL", (), None, None, grace_over=False, failed_nodes=("h2 is DOWN (Not responding)",))
+    assert (found.phase, found.reason) == (
+        "ended badly", "A node failed under it: Slurm says h2 is DOWN (Not responding)"
+    )  # fmt: skip
+    assert outcome("NODE_FAIL", (), None, None, grace_over=True).ended
 
 
 @pytest.mark.parametrize("state", [state for state, phase in PHASES.items() if phase == "ended badly"])
@@ -63,5 +75,38 @@ def test_a_requeue_waits_again() -> None:
     assert outcome("NODE_FAIL", ("REQUEUED",), "BeginTime", None, grace_over=True).phase == "waiting"
 
 
-def test_why_it_waits_is_slurms_word() -> None:
-    assert outcome("PENDING", (), "Resources", None, grace_over=True).reason == "Resources"
+def test_why_it_waits_is_said_in_plain_words() -> None:
+    assert outcome("PENDING", (), "Resources", None, grace_over=True).reason == in_words("Resources")
+
+
+CUT = Exit(
+    attempt=1, fence=1, code=69, signal=None, rank=0, node="h1", ended=1.0,
+    message="node h2 has not been heard from by h1 for 60 s; its link (h2fab0, 10.1.2.2) or the node is down",
+)  # fmt: skip
+
+
+def test_while_slurm_waits_for_a_node_that_it_cannot_reach_the_reason_is_told_already() -> None:
+    for state, flags in (("RUNNING", ()), ("FAILED", ("COMPLETING",))):
+        found = outcome(state, flags, None, CUT, grace_over=False)
+        assert found.phase == "running"
+        assert found.reason == f"It is ending: {CUT.message} (rank 0 on h1 ended with exit code 69)"
+
+
+def test_a_node_that_slurm_gave_up_is_named() -> None:
+    down = ("h2 is DOWN (Not responding)",)
+    found = outcome("NODE_FAIL", (), None, None, grace_over=True, failed_nodes=down)
+    assert found.reason == "A node failed under it: Slurm says h2 is DOWN (Not responding)"
+    found = outcome("NODE_FAIL", (), None, CUT, grace_over=True, failed_nodes=down)
+    assert found.reason == (
+        "A node failed under it: Slurm says h2 is DOWN (Not responding); "
+        f"{CUT.message} (rank 0 on h1 ended with exit code 69)"
+    )
+
+
+def test_what_was_put_back_into_the_queue_says_why() -> None:
+    found = outcome("PENDING", (), "BeginTime", CUT, grace_over=True, failed_nodes=("h2 is DOWN (Not responding)",))
+    assert found.phase == "waiting"
+    assert found.reason == (
+        f"{in_words('BeginTime')}; its last attempt: {CUT.message} (rank 0 on h1 ended with exit code 69); "
+        "of the nodes that it had, Slurm says h2 is DOWN (Not responding)"
+    )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from lockstep_service.app import create_app
+from lockstep_service.auth.links import Links
 from lockstep_service.auth.service import KeyFileError, load_keys
+from lockstep_service.auth.sessions import Sessions
 from lockstep_service.boundary import Application
+from lockstep_service.settings import Settings
 
 URL = "/api/v1/session"
 OWN = {"Origin": "http://127.0.0.1:8080"}
@@ -64,6 +70,96 @@ class TestCloseSession:
         browser.post(URL, json={"token": app.keys.token}, headers=OWN)
         assert browser.delete(URL, headers=OWN).status_code == 204
         assert browser.get(URL).status_code == 401
+
+
+class TestLinks:
+    LINKS = f"{URL}/links"
+
+    def test_are_for_who_has_the_token_and_not_for_a_session(self, browser: TestClient, app: Application) -> None:
+        assert browser.post(self.LINKS).status_code == 401
+        browser.post(URL, json={"token": app.keys.token}, headers=OWN).raise_for_status()
+        assert browser.post(self.LINKS, headers=OWN).status_code == 403
+
+    def test_a_code_opens_one_session_and_no_second(self, browser: TestClient, api: TestClient) -> None:
+        code = api.post(self.LINKS).raise_for_status().json()["code"]
+        assert browser.post(URL, json={"code": code}, headers=OWN).status_code == 204
+        assert browser.get("/api/v1/jobs").status_code == 200
+        browser.cookies.clear()
+        again = browser.post(URL, json={"code": code}, headers=OWN)
+        assert (again.status_code, "set-cookie" in again.headers) == (401, False)
+        assert "lockstep open" in again.json()["detail"]
+
+    def test_of_many_who_have_the_same_code_one_gets_in(self, browser: TestClient, api: TestClient) -> None:
+        code = api.post(self.LINKS).raise_for_status().json()["code"]
+        with ThreadPoolExecutor(8) as pool:
+            answers = pool.map(lambda _: browser.post(URL, json={"code": code}, headers=OWN).status_code, range(16))
+        assert sorted(answers) == [204] + [401] * 15
+
+    def test_a_code_is_good_for_its_time_only(self) -> None:
+        now = [1000.0]
+        links = Links(900, clock=lambda: now[0])
+        early, late = links.make(), links.make()
+        now[0] += 899
+        assert links.take(early.code)
+        now[0] += 2
+        assert not links.take(late.code)
+
+    def test_the_oldest_go_when_there_are_many(self) -> None:
+        links = Links(900)
+        codes = [links.make().code for _ in range(65)]
+        assert [links.take(code) for code in codes] == [False] + [True] * 64
+
+    def test_no_code_is_guessed_by_what_is_none(self, browser: TestClient) -> None:
+        for body in ({}, {"code": ""}, {"code": None}, {"code": "x", "token": "x"}, {"token": ""}):
+            assert browser.post(URL, json=body, headers=OWN).status_code == 422
+        assert browser.post(URL, json={"code": "x"}, headers=OWN).status_code == 401
+
+
+class TestAClosedSession:
+    def test_is_nobody_for_who_copied_its_cookie_also_after_a_restart(
+        self, browser: TestClient, app: Application
+    ) -> None:
+        browser.post(URL, json={"token": app.keys.token}, headers=OWN).raise_for_status()
+        copied = dict(browser.cookies)
+        assert browser.delete(URL, headers=OWN).status_code == 204
+        browser.cookies.update(copied)
+        assert browser.get("/api/v1/jobs").status_code == 401
+        app.sessions = Sessions(app.settings.home, app.keys, 14)
+        assert browser.get("/api/v1/jobs").status_code == 401
+        assert (app.settings.home / "signed-out.json").stat().st_mode & 0o777 == 0o600
+
+    def test_leaves_the_others_open(self, browser: TestClient, api: TestClient, app: Application) -> None:
+        browser.post(URL, json={"token": app.keys.token}, headers=OWN).raise_for_status()
+        other = TestClient(browser.app, base_url="http://127.0.0.1:8080")
+        other.post(URL, json={"token": app.keys.token}, headers=OWN).raise_for_status()
+        browser.delete(URL, headers=OWN).raise_for_status()
+        assert other.get("/api/v1/jobs").status_code == 200
+
+    def test_is_forgotten_once_its_cookie_is_too_old(self, app: Application) -> None:
+        now = [1000.0]
+        sessions = Sessions(app.settings.home, app.keys, 1, clock=lambda: now[0])
+        first, second = sessions.begin(), sessions.begin()
+        sessions.close(first)
+        assert (sessions.user(first), sessions.user(second)) == (None, app.keys.user)
+        now[0] += 90_000
+        sessions.close(second)
+        assert list(json.loads((app.settings.home / "signed-out.json").read_text())) == [second["id"]]
+
+
+class TestReadingWithACookie:
+    @pytest.mark.parametrize("site", ["same-site", "cross-site"])
+    def test_from_a_page_of_another_origin_is_refused(self, browser: TestClient, app: Application, site: str) -> None:
+        """Another port of this host is the same site for a browser: it sends the cookie along."""
+        browser.post(URL, json={"token": app.keys.token}, headers=OWN).raise_for_status()
+        assert browser.get("/api/v1/jobs", headers={"Sec-Fetch-Site": site}).status_code == 403
+        assert browser.get("/api/v1/jobs", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+    def test_behind_tls_the_cookie_stays_there(self, settings: Settings) -> None:
+        secure = settings.model_copy(update={"https": True})
+        with TestClient(create_app(secure), base_url="https://127.0.0.1:8080") as client:
+            token = client.app.state.application.keys.token  # type: ignore[attr-defined]
+            answer = client.post(URL, json={"token": token}, headers={"Origin": "https://127.0.0.1:8080"})
+        assert "secure" in answer.headers["set-cookie"].lower()
 
 
 class TestUnsafeMethodsWithACookie:

@@ -160,7 +160,7 @@ class TestSettings:
         monkeypatch.setenv("LOCKSTEP_HOME", str(tmp_path))
         monkeypatch.setenv("LOCKSTEP_RECONCILE_SECONDS", "3")
         found = Settings()
-        assert (found.home, found.reconcile_seconds, found.runs_root) == (tmp_path, 3, tmp_path / "runs")
+        assert (found.home, found.reconcile_seconds, found.runs) == (tmp_path, 3, None)
         assert found.url == f"sqlite:///{tmp_path}/lockstep.db"
 
     def test_a_plain_postgresql_address_is_enough(self, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from lockstep_service.boundary import App, Application
 from lockstep_service.errors import ForbiddenError, UnauthenticatedError
 from lockstep_service.jobs import repository
 
+NOT_THE_JOBS = "The token is not this job's; each job has its own, in its report.json."
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _service_token = HTTPBearer(
     auto_error=False, scheme_name="token", description="The service's token; a browser has a session cookie instead"
@@ -29,11 +30,19 @@ def user_of(app: Application, request: Request) -> str:
         if same(token.strip(), app.keys.token):
             return app.keys.user
         raise UnauthenticatedError("The token is not this service's; it is in the file `token` of the service's home.")
-    if same(str(request.session.get("of", "")), app.keys.fingerprint):
-        if request.method not in _SAFE:
-            same_origin(request)
-        return str(request.session.get("user"))
+    if (user := app.sessions.user(request.session)) is not None:
+        # A page of another port of this host sends the cookie along, too: what it cannot read it may not ask either.
+        same_origin(request, when_silent=request.method in _SAFE)
+        return user
     raise UnauthenticatedError("Give the service's token as `Authorization: Bearer ...`, or open a session.")
+
+
+def is_known(app: Application, request: Request) -> bool:
+    """Whether the request has the service's token or a session; what else is to be said of it is said later."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return same(token.strip(), app.keys.token)
+    return app.sessions.user(request.session) is not None
 
 
 def same_origin(request: Request, *, when_silent: bool = False) -> None:
@@ -50,7 +59,7 @@ def same_origin(request: Request, *, when_silent: bool = False) -> None:
         raise ForbiddenError("The request comes from a page of another origin.")
 
 
-def _signed_in(
+async def _signed_in(
     app: App,
     request: Request,
     _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_service_token)],
@@ -58,19 +67,37 @@ def _signed_in(
     user_of(app, request)
 
 
+async def _by_token(
+    app: App,
+    request: Request,
+    _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_service_token)],
+) -> None:
+    user_of(app, request)
+    if not request.headers.get("Authorization"):
+        raise ForbiddenError("A session cannot do this; give the service's token as `Authorization: Bearer ...`.")
+
+
 def _job_writer(
     app: App,
     request: Request,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_job_token)],
-) -> None:
+) -> str:
     if given is None:
         raise UnauthenticatedError("Give the job's own token as `Authorization: Bearer ...`; it is in its report.json.")
-    # Given back before the endpoint takes one of its own: as many ranks as there are connections would wait for ever.
-    with app.database.reading() as session:
-        kept = repository.token_hash(session, str(request.path_params["id"])) or ""
-    if not same(token_hash(given.credentials), kept):
-        raise ForbiddenError("The token is not this job's; each job has its own, in its report.json.")
+    job_id, hashed = str(request.path_params["id"]), token_hash(given.credentials)
+    if not same(hashed, app.writers.of(job_id) or ""):
+        # Given back before the endpoint takes one of its own: as many ranks as there are connections would wait for
+        # ever.
+        with app.database.reading() as session:
+            kept = repository.token_hash(session, job_id) or ""
+        if not same(hashed, kept):
+            raise ForbiddenError(NOT_THE_JOBS)
+        app.writers.learn(job_id, kept)
+    return hashed
 
 
 signed_in = Depends(_signed_in)
+by_token = Depends(_by_token)
 job_writer = Depends(_job_writer)
+JobWriter = Annotated[str, job_writer]
+"""The hash of the token that a rank has sent, which was its job's when it was last looked up."""

@@ -10,7 +10,6 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockstep_service.errors import UnauthenticatedError
 from lockstep_slurm.errors import LockstepError
 
 
@@ -55,13 +54,6 @@ def token_hash(token: str) -> str:
 def new_token() -> str:
     """A token for one job."""
     return secrets.token_urlsafe(32)
-
-
-def sign_in(keys: Keys, token: str) -> dict[str, str]:
-    """What a session holds after a sign-in with ``token``; ``UnauthenticatedError`` when it is not the service's."""
-    if not same(token.strip(), keys.token):
-        raise UnauthenticatedError("This is not the service's token; it is in the file `token` of the service's home.")
-    return {"user": keys.user, "of": keys.fingerprint}
 
 
 def _secret(path: Path) -> str:

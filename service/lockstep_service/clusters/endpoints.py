@@ -24,6 +24,8 @@ def list_clusters(app: App, session: Reading) -> ClusterList:
 
 
 @router.get("/{name}/nodes", responses=describe(NotFoundError))
-def list_nodes(session: Reading, name: Annotated[str, Path(max_length=128, examples=["default"])]) -> NodeList:
+def list_nodes(
+    session: Reading, name: Annotated[str, Path(max_length=128, pattern="^[!-~]+$", examples=["default"])]
+) -> NodeList:
     """The nodes of a cluster."""
     return service.nodes(session, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lockstep_slurm.client.protocol import ClusterAnswer, SlurmPartition
+from lockstep_slurm.client.protocol import ClusterAnswer, SlurmNode, SlurmPartition
 from lockstep_slurm.job.spec import JobSpec
 
 
@@ -41,6 +41,15 @@ def misfit(spec: JobSpec, answer: ClusterAnswer) -> Misfit | None:
             wanted,
         )
     return _too_many_cpus(spec, answer, partition)
+
+
+def hosts(spec: JobSpec, answer: ClusterAnswer) -> list[SlurmNode]:
+    """The nodes that can hold the ranks of ``spec``; none where ``answer`` does not tell."""
+    partition = _partition(spec, answer)
+    if partition is None:
+        return []
+    needed = spec.placement.ranks_per_node * (spec.placement.cpus_per_rank or 1)
+    return [node for node in answer.nodes if node.name in partition.nodes and node.cpus >= needed]
 
 
 def _too_many_cpus(spec: JobSpec, answer: ClusterAnswer, partition: SlurmPartition) -> Misfit | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import lru_cache
 
 from pydantic import TypeAdapter
-from sqlalchemy import select
+from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session
 
 from lockstep_service.tables import ClusterRow
@@ -24,6 +25,21 @@ def get(session: Session, name: str) -> ClusterRow | None:
 def newest(session: Session) -> Sequence[ClusterRow]:
     """All clusters."""
     return session.scalars(select(ClusterRow).order_by(ClusterRow.name)).all()
+
+
+def kept(session: Session, name: str, client: str) -> ClusterAnswer | None:
+    """What the cluster last answered to this kind of client; None where it never did."""
+    wanted = select(cast(ClusterRow.answer, Text)).where(
+        ClusterRow.name == name, ClusterRow.client == client, ClusterRow.observed_at.is_not(None)
+    )
+    text = session.scalars(wanted).one_or_none()
+    return None if text is None else _read(text)
+
+
+@lru_cache(maxsize=4)
+def _read(text: str) -> ClusterAnswer:
+    """Thousands of nodes, and the same words for every submission between two looks at them."""
+    return _FORM.validate_json(text)
 
 
 def answer(row: ClusterRow | None) -> ClusterAnswer:

@@ -49,36 +49,57 @@ def nodes(session: Session, name: str) -> NodeList:
     )
 
 
-def check(app: Application, spec: JobSpec) -> None:
-    """Refuses what the cluster can never run, by its last answer; where none was ever had, Slurm will tell."""
-    answer = refresh(app)
+def check(app: Application, spec: JobSpec) -> ClusterAnswer:
+    """Refuses what the cluster can never run, by its last answer, which it returns; without any, Slurm will tell.
+
+    However old that answer is, no request waits for another: Slurm may take half a minute not to answer.
+    """
+    with app.database.reading() as session:
+        answer = repository.kept(session, DEFAULT, app.client.kind)
+    if answer is None:
+        answer = refresh(app)
     if (problem := fit.misfit(spec, answer)) is not None:
         raise InvalidError.at(problem.where, problem.message, problem.value)
+    return answer
 
 
 def refresh(app: Application) -> ClusterAnswer:
-    """The cluster's last answer, after asking it again if that is older than ``cluster_seconds``."""
-    with app.database.reading() as session:
-        row = repository.get(session, DEFAULT)
+    """The cluster's last answer, after asking again if that is older than ``cluster_seconds`` and nobody is asking."""
+    row = _kept(app)
     oldest = now() - timedelta(seconds=app.settings.cluster_seconds)
-    fresh = (
-        row is not None and row.client == app.client.kind and row.observed_at is not None and row.observed_at > oldest
-    )
-    if fresh or not app.answers.may_ask():
+    fresh = row is not None and _answered(app, row) and row.observed_at is not None and row.observed_at > oldest
+    if fresh or not app.answers.may_ask() or not app.answers.lock.acquire(blocking=False):
         return repository.answer(row)
-    with app.answers.lock:
-        try:
-            found = ClusterAnswer(nodes=tuple(app.client.nodes()), partitions=tuple(app.client.partitions()))
-        except SlurmError as error:
-            app.answers.failed_at = time.monotonic()
-            _log.warning("the cluster's nodes could not be asked for: %s", error)
-            with app.database.writing() as session:
-                repository.keep_silence(session, DEFAULT, app.client.kind, now())
-            return repository.answer(row)
-        app.answers.failed_at = None
+    try:
+        return _ask(app, row)
+    finally:
+        app.answers.lock.release()
+
+
+def _ask(app: Application, row: ClusterRow | None) -> ClusterAnswer:
+    """What the cluster answers now, kept; where it does not, its silence is kept, and the last answer is the answer."""
+    try:
+        found = ClusterAnswer(nodes=tuple(app.client.nodes()), partitions=tuple(app.client.partitions()))
+    except SlurmError as error:
+        app.answers.failed_at = time.monotonic()
+        _log.warning("the cluster's nodes could not be asked for: %s", error)
         with app.database.writing() as session:
-            repository.keep_answer(session, DEFAULT, app.client.kind, found, now())
-        return found
+            repository.keep_silence(session, DEFAULT, app.client.kind, now())
+        return repository.answer(row)
+    app.answers.failed_at = None
+    with app.database.writing() as session:
+        repository.keep_answer(session, DEFAULT, app.client.kind, found, now())
+    return found
+
+
+def _kept(app: Application) -> ClusterRow | None:
+    with app.database.reading() as session:
+        return repository.get(session, DEFAULT)
+
+
+def _answered(app: Application, row: ClusterRow | None) -> bool:
+    """Whether the cluster ever answered, to a client of this kind."""
+    return row is not None and row.client == app.client.kind and row.observed_at is not None
 
 
 def _cluster(row: ClusterRow) -> Cluster:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from sqlalchemy import Row
 
 from lockstep_service.boundary import Application
 from lockstep_service.database import UNSTORABLE
-from lockstep_service.filesystem import is_file_name, is_own_file, is_own_folder
+from lockstep_service.filesystem import is_file_name
 from lockstep_service.jobs import repository as jobs
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.metrics import repository, service
-from lockstep_service.metrics.record import LONGEST_LINE, Record, RecordError, parse
+from lockstep_service.metrics.record import LONGEST_LINE, Batch, Record, RecordError, batch_of, parse, whole
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
-from lockstep_slurm.job.rundir import exit_file, spool_attempts, spool_files
+from lockstep_slurm.job import beneath
+from lockstep_slurm.job.rundir import exit_file, open_spool, spool_attempts, spool_files
 
 _PIECE = 1 << 20
 """Bytes of a spool in one transaction."""
@@ -30,10 +34,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Piece:
-    """Whole lines of a spool, as records, and the byte behind them."""
+    """Whole lines of a spool that are records, and the byte behind them."""
 
-    records: list[Record]
+    batch: Batch
     end: int
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The records."""
+        return self.batch.records
 
 
 def read_piece(file: Path, offset: int, limit: int = _PIECE) -> Piece | None:
@@ -41,7 +50,7 @@ def read_piece(file: Path, offset: int, limit: int = _PIECE) -> Piece | None:
 
     A line that is no record is left out, and logged with its place: no line that follows it may wait for it.
     """
-    with file.open("rb") as opened:
+    with open_spool(file) as opened:
         opened.seek(offset)
         raw = opened.read(limit)
         if (cut := raw.rfind(b"\n")) < 0 and len(raw) == limit:
@@ -52,16 +61,20 @@ def read_piece(file: Path, offset: int, limit: int = _PIECE) -> Piece | None:
             return _behind_long_line(file, opened, offset)
     if cut < 0:
         return None
-    records = []
-    place = offset
-    for line in raw[: cut + 1].splitlines(keepends=True):
-        if line.strip():
-            try:
-                records.append(parse(line))
-            except RecordError as error:
-                _log.warning("%s, byte %d: this line %s; it is left out", file, place, error)
-        place += len(line)
-    return Piece(records, offset + cut + 1)
+    lines = raw[: cut + 1]
+    return Piece(batch_of(lines) or _one_by_one(file, offset, lines), offset + cut + 1)
+
+
+def _one_by_one(file: Path, offset: int, lines: bytes) -> Batch:
+    """Those of the lines that are records."""
+    records, kept = [], []
+    for place, line in whole(lines):
+        try:
+            records.append(parse(line))
+            kept.append(line.strip() + b"\n")
+        except RecordError as error:
+            _log.warning("%s, byte %d: this line %s; it is left out", file, offset + place, error)
+    return Batch(records, b"".join(kept))
 
 
 def _behind_long_line(file: Path, opened: BinaryIO, offset: int) -> Piece | None:
@@ -70,7 +83,7 @@ def _behind_long_line(file: Path, opened: BinaryIO, offset: int) -> Piece | None
         if (cut := more.find(b"\n")) >= 0:
             end = opened.tell() - len(more) + cut + 1
             _log.warning("%s, byte %d: this line is %d bytes long; it is left out", file, offset, end - offset)
-            return Piece([], end)
+            return Piece(Batch([], b""), end)
     return None
 
 
@@ -79,19 +92,43 @@ def _say_once(text: str) -> None:
     _log.warning("%s", text)
 
 
-def _spools(run: Path) -> Iterator[tuple[str, Path]]:
-    """The spools of a run, by the names under which their positions are stored.
+def _spool_files(run: Path) -> Iterator[Path]:
+    """What has the name of a spool, attempt by attempt; a folder that is a link has nothing."""
+    try:
+        attempts = spool_attempts(run)
+    except beneath.NotPlainError as error:
+        _say_once(f"{error}; there are no records in it")
+        return
+    for attempt in attempts:
+        try:
+            yield from spool_files(run, attempt)
+        except beneath.NotPlainError as error:
+            _say_once(f"{error}; there are no records in it")
+
+
+def _spools(run: Path) -> Iterator[tuple[str, Path, int]]:
+    """The spools of a run: the names under which their positions are stored, and how many bytes each has now.
 
     Only files that a writer may have made: one of another kind may never end, and a link may lead anywhere.
     """
-    if not is_own_folder(run / "spool", run):
-        return
-    for attempt in spool_attempts(run):
-        for file in spool_files(run, attempt):
-            if is_own_file(file, run) and is_file_name(file.name):
-                yield f"{attempt}/{file.name}", file
-            else:
-                _say_once(f"{str(file)!r} is no file that a writer makes; its records are not read")
+    for file in _spool_files(run):
+        try:
+            size = beneath.file_state(run, "spool", file.parent.name, file.name).st_size
+        except beneath.NotPlainError as error:
+            _say_once(f"{error}; its records are not read")
+            continue
+        if is_file_name(file.name):
+            yield f"{file.parent.name}/{file.name}", file, size
+        else:
+            _say_once(f"{str(file)!r} is no file that a writer makes; its records are not read")
+
+
+def has_spools(run: Path) -> bool:
+    """Whether a writer has begun a spool there. One look at a folder."""
+    try:
+        return next(os.scandir(run / "spool"), None) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def read_spools(app: Application, job_id: str, run: Path) -> int:
@@ -99,33 +136,34 @@ def read_spools(app: Application, job_id: str, run: Path) -> int:
     with app.database.reading() as session:
         offsets = repository.offsets(session, job_id)
     taken = 0
-    for name, file in _spools(run):
+    # ``end``: as it is now. One that grows as fast as it is read must not keep the others waiting.
+    for name, file, end in _spools(run):
         offset = offsets.get(name, 0)
-        # As it is now: one that grows as fast as it is read must not keep the others waiting.
-        end = file.stat().st_size
         while offset < end and (piece := read_piece(file, offset)) is not None:
             with app.database.writing() as session:
                 row = jobs.lock(session, job_id)
                 if row is None:
                     return taken
-                service.take_in(session, row, piece.records)
+                service.take_in(app, session, row, piece.batch)
                 repository.keep_offset(session, job_id, name, piece.end)
             taken += piece.end - offset
             offset = piece.end
     return taken
 
 
-def unfinished(app: Application, *, everything: bool) -> bool:
-    """Reads what live jobs have not shipped, and makes final what has ended; returns whether there are live jobs.
+def unfinished(app: Application, *, everything: bool, again: bool = False) -> bool:
+    """Reads what jobs have not shipped, and makes final what has ended; returns whether any run, or have just ended.
 
-    ``everything``: reads also what is being shipped, as at the service's start.
+    One that waits for its start is not looked at: it has nothing to read. ``everything``: reads also what is being
+    shipped, and of all that wait, as at the service's start. ``again``: looks also at those of them that have run
+    before, or may have begun since Slurm last answered.
     """
     with app.database.reading() as session:
-        rows = jobs.unfinished(session)
+        rows = jobs.reporting(session, waiting=everything, again=again)
     recently = now() - timedelta(seconds=app.settings.ingest_seconds)
     for row in rows:
         ended = _is_over(row)
-        if row.dispatched_at is None and not row.by_hand and not ended:
+        if row.phase == "waiting" and not has_spools(Path(row.run_dir)):
             continue
         shipping = row.shipped_at is not None and row.shipped_at > recently
         # Seen before the reading: what is written until then is read.
@@ -146,26 +184,19 @@ def unfinished(app: Application, *, everything: bool) -> bool:
 def new_exits(app: Application) -> bool:
     """Whether a live job has an exit record that is not stored yet: a sign that it is time to ask Slurm."""
     with app.database.reading() as session:
-        rows = [row for row in jobs.unfinished(session) if row.phase not in ENDED and row.attempts]
-    for row in rows:
-        newest = row.attempts[-1]
-        if (
-            newest.exit_code is None
-            and newest.exit_signal is None
-            and exit_file(Path(row.run_dir), newest.number).exists()
-        ):
-            return True
-    return False
+        running = jobs.without_exit(session)
+    return any(exit_file(Path(run), attempt).exists() for run, attempt in running)
 
 
-def _is_over(row: JobRow) -> bool:
+def _is_over(row: JobRow | Row[Any]) -> bool:
     """Whether nothing more is looked for: its end was seen, or it is a run by hand that cannot be seen from here."""
     return row.phase in ENDED or (row.by_hand and row.phase == "unknown")
 
 
-def _make_final(app: Application, seen: JobRow) -> None:
+def _make_final(app: Application, seen: Row[Any]) -> None:
     with app.database.writing() as session:
         row = jobs.lock(session, seen.id)
         if row is not None and _is_over(row) and not row.final:
+            service.settle(app, session, row)
             row.final = True
             jobs.changed(session, row)

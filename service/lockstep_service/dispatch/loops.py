@@ -12,17 +12,17 @@ from typing import Self
 
 from lockstep_service.boundary import Application
 from lockstep_service.clusters.service import refresh
-from lockstep_service.dispatch import ingest, reconcile, submit
-from lockstep_service.jobs import repository
-from lockstep_service.wire import now
+from lockstep_service.dispatch import ingest, reconcile, submit, wanted
+from lockstep_service.dispatch.cadence import Cadence
+from lockstep_service.dispatch.restored import doubt_submits
+from lockstep_service.retention import Ages, Upkeep
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
 _AFTER_ERROR_SECONDS = 2.0
-_SLOWER = 1.5
 _STUCK_SECONDS = 180.0
-_LEAST_GAP_SECONDS = 1.0
-"""Between two bulk questions to Slurm, however often the loop is woken."""
+_AGAIN_SECONDS = 10.0
+"""Between two looks at the spools of jobs that wait and may have some all the same."""
 
 
 @dataclass
@@ -66,19 +66,26 @@ class Dispatch:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._stopping = Event()
-        self._submit = Loop("submit", self._submit_turn, self._stopping)
-        self._reconcile = Loop("reconcile", self._reconcile_turn, self._stopping)
-        self._ingest = Loop("ingest", self._ingest_turn, self._stopping)
+        self._submit = Loop("submit", app.measures.turning("submit", self._submit_turn), self._stopping)
+        self._reconcile = Loop("reconcile", app.measures.turning("reconcile", self._reconcile_turn), self._stopping)
+        self._ingest = Loop("ingest", app.measures.turning("ingest", self._ingest_turn), self._stopping)
         self._loops = (self._submit, self._reconcile, self._ingest)
         self._threads: list[Thread] = []
         self._pause = 0.0
+        self._rests = False
         self._asked_at = 0.0
         self._first = True
+        ages = Ages.of_days(app.settings.keep_records_days, app.settings.keep_jobs_days)
+        self._upkeep = Upkeep(app.database, app.figures, ages)
+        self._told: str | None = None
+        self._again_at = 0.0
 
     def __enter__(self) -> Self:
-        if self._app.settings.dispatch:
-            self._app.wake = self._wake
+        if self._app.settings.dispatches:
+            self._app.wake, self._app.wake_submit = self._wake, self._submit.woken.set
             self._app.dispatching = self._healthy
+            if self._app.settings.restored:
+                doubt_submits(self._app)
             self._threads = [loop.start() for loop in self._loops]
         return self
 
@@ -86,6 +93,7 @@ class Dispatch:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._stopping.set()
+        self._app.outbox.closing = True
         for loop in self._loops:
             loop.woken.set()
         deadline = time.monotonic() + 2.0
@@ -100,35 +108,46 @@ class Dispatch:
         self._reconcile.woken.set()
 
     def _submit_turn(self) -> float:
-        if submit.submit_due(self._app):
-            self._pause = 0.0
+        taken, pause = submit.take_turn(self._app)
+        if taken and self._rests:  # once, however many turns there are until it has looked
+            self._pause, self._rests = 0.0, False
             self._reconcile.woken.set()
-        with self._app.database.reading() as session:
-            at = repository.next_submit(session, self._app.client.kind)
-        return _IDLE_SECONDS if at is None else min(_IDLE_SECONDS, max(0.05, (at - now()).total_seconds()))
+        if pause:  # else there is more to be submitted first
+            wanted.end_in_vain(self._app)
+        return pause
 
     def _reconcile_turn(self) -> float:
         """One cycle; the pause grows while nothing moves, up to the polite limit."""
         app, settings = self._app, self._app.settings
         reconcile.pass_on_cancels(app)
-        gap = min(_LEAST_GAP_SECONDS, settings.reconcile_seconds) - (time.monotonic() - self._asked_at)
+        wanted.pass_on(app)
+        cadence = Cadence(settings.reconcile_seconds, settings.reconcile_limit_seconds)
+        gap = cadence.gap(app.watch.asking_seconds) - (time.monotonic() - self._asked_at)
         if gap > 0:
             return gap
         self._asked_at = time.monotonic()
-        changed = reconcile.reconcile(app)
+        self._rests = True
+        moved = reconcile.reconcile(app)
         refresh(app)
-        if changed is None:
+        if moved is None:
             self._pause = 0.0
             return _IDLE_SECONDS
-        least, most = settings.reconcile_seconds, settings.reconcile_limit_seconds
-        self._pause = least if changed else min(max(self._pause * _SLOWER, least), max(least, most))
+        if moved:
+            self._submit.woken.set()  # what has ended may be what others wait for
+        self._pause = cadence.pause(self._pause, moved=moved, cost=app.watch.asking_seconds)
         return self._pause
 
     def _ingest_turn(self) -> float:
-        if self._first:
+        if self._first or self._app.url() != self._told:
+            # Where the API is another process, it may move while this one goes on.
+            self._told = self._app.url()
             submit.refresh_reports(self._app)
-        live = ingest.unfinished(self._app, everything=self._first)
+        again = time.monotonic() - self._again_at > _AGAIN_SECONDS
+        live = ingest.unfinished(self._app, everything=self._first, again=again)
+        if again:
+            self._again_at = time.monotonic()
         self._first = False
+        self._upkeep.turn()
         if ingest.new_exits(self._app):
             self._reconcile.woken.set()
         return min(1.0, self._app.settings.ingest_seconds) if live else self._app.settings.ingest_seconds

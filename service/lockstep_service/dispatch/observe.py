@@ -9,17 +9,21 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from lockstep_service.dispatch.processes import alive
-from lockstep_service.jobs.phase import ENDED, GONE, GONE_BY_HAND, Outcome, by_exit, outcome
+from lockstep_service.jobs.phase import ENDED, GONE, GONE_BY_HAND, HEARD, PHASES, Outcome, by_exit, by_start, outcome
+from lockstep_service.jobs.waiting import estimate
 from lockstep_service.tables import AttemptRow, JobRow
 from lockstep_service.wire import LATEST, moment
 from lockstep_slurm.client.protocol import SlurmJob
 from lockstep_slurm.job.file import problems
-from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import Claim, Exit, RunDirectoryError, read_claims, read_exit
+from lockstep_slurm.job.rundir import Claim, Exit, RunDirectoryError, Start, read_claims, read_exit, read_starts
 
 # Anyone who can write into a run directory writes these, and one that is not as it should be must not stop a loop.
 _CLAIM = TypeAdapter(Claim)
 _EXIT = TypeAdapter(Exit)
+_CLOCKS = 60.0
+"""Seconds by which the clocks of a cluster may differ."""
+_HEARD = timedelta(seconds=60)
+"""A job whose ranks sent something within so long is alive, whatever Slurm has forgotten."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,16 @@ class RunFiles:
     exits: tuple[Exit, ...] = ()
     alive: bool = False
     """Whether the newest attempt's process is known to live: it does on this machine."""
+    starts: tuple[Start, ...] = ()
+    """What ended before there was a rank to claim it."""
+
+    def newest_start(self, slurm_job_id: int | None, least: int = 0) -> Start | None:
+        """Why the job's newest start, of restart ``least`` or later, came to no rank; None where a later one did."""
+        found = [start for start in self.starts if start.slurm_job_id == slurm_job_id and start.restart_count >= least]
+        newest = max(found, key=lambda start: start.restart_count, default=None)
+        if newest is None or any(claim.restart_count >= newest.restart_count for claim in self.claims):
+            return None
+        return newest
 
     def exit_of(self, attempt: int) -> Exit | None:
         """How the attempt ended, as far as it was written down."""
@@ -44,6 +58,7 @@ def read_files(run: Path) -> RunFiles:
         claims = tuple(_CLAIM.validate_python(asdict(claim)) for claim in read_claims(run))
         exits = [read_exit(run, claim.attempt) for claim in claims]
         ended = tuple(_EXIT.validate_python(asdict(found)) for found in exits if found is not None)
+        starts = _starts(run)
         for told in [claim.claimed for claim in claims] + [found.ended for found in ended]:
             if not 0 <= told < LATEST:
                 raise RunDirectoryError(f"{run} has a claim or an exit record of the time {told!r}, which is none")
@@ -52,12 +67,14 @@ def read_files(run: Path) -> RunFiles:
         raise RunDirectoryError(f"{run} has a {error.title.lower()} that is not valid: {found}") from None
     except (RecursionError, TypeError) as error:
         raise RunDirectoryError(f"{run} has a claim or an exit record that is none: {error}") from None
-    return RunFiles(claims, ended, alive=bool(claims) and alive(claims[-1]))
+    return RunFiles(claims, ended, bool(claims) and alive(claims[-1]), starts)
 
 
-def expected_name(row: JobRow) -> str:
-    """The name by which Slurm has the job: a run by hand has no tag in it."""
-    return row.name if row.by_hand else slurm_name(row.name, row.id)
+def _starts(run: Path) -> tuple[Start, ...]:
+    try:
+        return tuple(read_starts(run))
+    except FileNotFoundError:
+        return ()
 
 
 def apply_files(row: JobRow, files: RunFiles) -> None:
@@ -78,14 +95,41 @@ def apply_files(row: JobRow, files: RunFiles) -> None:
             attempt.exit_code, attempt.exit_signal, attempt.message = ended.code, ended.signal, ended.message
 
 
-def apply_slurm(row: JobRow, job: SlurmJob, files: RunFiles, when: datetime, grace: timedelta) -> None:
-    """Brings the row up to what Slurm said at ``when``."""
+def is_another(job: SlurmJob, files: RunFiles) -> bool:
+    """Whether Slurm has given the id of a run by hand to another job: submitted after this start of it was claimed.
+
+    A name without a tag may come again as well. ``_CLOCKS`` is left for clocks that differ.
+    """
+    same = [claim for claim in files.claims if claim.slurm_job_id == job.id and claim.restart_count >= job.restarts]
+    return job.submitted is not None and any(job.submitted.timestamp() > claim.claimed + _CLOCKS for claim in same)
+
+
+def nodes_it_had(job: SlurmJob, files: RunFiles) -> frozenset[str]:
+    """The nodes of which one may have failed under it: where Slurm says so, or has put it back into the queue."""
+    newest = files.claims[-1] if files.claims else None
+    if job.state == "NODE_FAIL":
+        return frozenset(job.nodes).union(newest.nodes if newest is not None else ())
+    return frozenset(newest.nodes) if newest is not None and _was_put_back(job, newest) else frozenset()
+
+
+def apply_slurm(
+    row: JobRow,
+    job: SlurmJob,
+    files: RunFiles,
+    when: datetime,
+    grace: timedelta,
+    *,
+    failed_nodes: tuple[str, ...] = (),
+) -> None:
+    """Brings the row up to what Slurm said at ``when``; ``failed_nodes``: those of ``nodes_it_had`` that are down."""
     apply_files(row, files)
     row.missing_since = None
     row.state, row.flags, row.slurm_nodes = job.state, list(job.flags), list(job.nodes)
     grace_over = row.ended_seen_at is not None and when - row.ended_seen_at >= grace
     exit_ = _exit_of(job, files)
-    found = outcome(job.state, job.flags, job.reason, exit_, grace_over=grace_over)
+    # One that came to no rank is newer than all that did; jobcomp/filetxt knows of no restarts.
+    ended = files.newest_start(job.id, job.restarts) or exit_ or _exit_before(job, files)
+    found = outcome(job.state, job.flags, job.reason, ended, grace_over=grace_over, failed_nodes=failed_nodes)
     if job.started is not None and found.phase != "waiting":
         row.started_at = job.started
     if found.ended:
@@ -96,6 +140,8 @@ def apply_slurm(row: JobRow, job: SlurmJob, files: RunFiles, when: datetime, gra
     elif row.ended_seen_at is None:
         row.ended_seen_at = when
     _apply(row, found, when)
+    if found.phase == "waiting":
+        row.slurm_reason, row.expected_start = job.reason, estimate(row.expected_start, job.started)
 
 
 def apply_absence(row: JobRow, files: RunFiles, when: datetime, grace: timedelta) -> None:
@@ -105,14 +151,23 @@ def apply_absence(row: JobRow, files: RunFiles, when: datetime, grace: timedelta
     exit_ = files.exit_of(newest.attempt) if newest is not None else None
     if row.missing_since is None:
         row.missing_since = when
+    restarts = [known.restart_count for known in row.attempts if known.slurm_job_id == row.slurm_job_id]
+    # One of a start before a requeue looks the same: Slurm has its time to speak of the next.
+    start = files.newest_start(row.slurm_job_id, max(restarts, default=0))
     if files.alive:
         # With an exit record too: the wrapper outlives its training until the last records are put away.
         row.missing_since = row.ended_seen_at = None
         _apply(row, Outcome("running", None if exit_ is None else "It is ending"), when)
-    elif exit_ is not None:
+    elif start is not None and when - row.missing_since >= grace:
+        row.ended_at = row.ended_at or when
+        row.ended_seen_at = row.ended_seen_at or when
+        _apply(row, by_start(start), when)
+    elif exit_ is not None and start is None:
         row.ended_at = row.ended_at or moment(exit_.ended)
         row.ended_seen_at = row.ended_seen_at or when
         _apply(row, by_exit(exit_), when)
+    elif row.shipped_at is not None and when - row.shipped_at < _HEARD:
+        _apply(row, Outcome("running", HEARD), when)
     elif when - row.missing_since >= grace:
         _apply(row, Outcome("unknown", GONE_BY_HAND if row.by_hand else GONE), when)
 
@@ -128,6 +183,8 @@ def _apply(row: JobRow, found: Outcome, when: datetime) -> None:
         reason = "It was cancelled on request"
     row.phase, row.reason = found.phase, reason
     row.observed_at, row.stale_since = when, None
+    if found.phase != "waiting":
+        row.slurm_reason = row.expected_start = None
 
 
 def _exit_of(job: SlurmJob, files: RunFiles) -> Exit | None:
@@ -138,6 +195,18 @@ def _exit_of(job: SlurmJob, files: RunFiles) -> Exit | None:
     if newest.slurm_job_id is not None and (newest.slurm_job_id != job.id or newest.restart_count < job.restarts):
         return None
     return files.exit_of(newest.attempt)
+
+
+def _exit_before(job: SlurmJob, files: RunFiles) -> Exit | None:
+    """How the last attempt of a job ended that waits to be started again."""
+    newest = files.claims[-1] if files.claims else None
+    return files.exit_of(newest.attempt) if newest is not None and _was_put_back(job, newest) else None
+
+
+def _was_put_back(job: SlurmJob, newest: Claim) -> bool:
+    """Whether the job waits to be started again after the claim."""
+    same = newest.slurm_job_id == job.id and newest.restart_count < job.restarts
+    return same and PHASES.get(job.state) == "waiting"
 
 
 def _close_attempt(row: JobRow, ended_at: datetime) -> None:

@@ -5,286 +5,228 @@ one is outstanding the job is looked for by its name, and only submitted again h
 two look-ups, ``lookup_seconds`` apart, found no other; if they did find one, the held copy is cancelled. A job that is
 cancelled, or whose held copy Slurm refuses, while an answer is lost is looked for as long and once more before it ends:
 what turns up until then is the job.
+
+Jobs go in batches: the intents of a batch are stored in one transaction, then a few submits are under way at once, then
+all answers are stored in one. What of a batch was not sent, since Slurm did not answer or wants no more, is taken back.
+All that is lost is looked for by one question. The whole machine is in docs/decisions/0008.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from datetime import timedelta
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 
-from lockstep_service.auth.service import new_token, token_hash
+from lockstep_service.auth.service import token_hash
 from lockstep_service.boundary import Application
 from lockstep_service.database import UNSTORABLE
+from lockstep_service.dispatch import answers, sending
+from lockstep_service.dispatch.brakes import EVERYTHING
+from lockstep_service.dispatch.looking import look_for, pause
+from lockstep_service.dispatch.outbox import group_of
+from lockstep_service.dispatch.parallel import in_parallel
+from lockstep_service.dispatch.preparing import prepare, refresh_reports
+from lockstep_service.dispatch.storing import Change, later, store
 from lockstep_service.jobs import repository
-from lockstep_service.jobs.phase import ENDED
 from lockstep_service.jobs.service import BEFORE_SUBMIT
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import (
     SlurmError,
-    SlurmJob,
-    SlurmRefusedError,
-    SlurmUnavailableError,
-    SlurmUnknownJobError,
     Submission,
 )
 from lockstep_slurm.errors import LockstepError
-from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import check_run_directory, make_run_directory, write_whole
+
+__all__ = ["refresh_reports", "submit_due", "take_turn"]
 
 _log = logging.getLogger(__name__)
+_ROUNDS = 8
+"""Submits of a batch for each that is under way at once: so many intents are lost, and looked for, after a SIGKILL."""
+_A_TURN = 256
+"""Jobs of one turn at most, so that what is due meanwhile has its turn soon."""
+_IDLE_SECONDS = 5.0
+_LEAST_SECONDS = 0.05
+
+
+@dataclass
+class Turn:
+    """What one turn did."""
+
+    taken: int = 0
+    """Jobs that are in Slurm's hands since."""
+    moved: int = 0
+    """Jobs of which anything was decided."""
 
 
 def submit_due(app: Application) -> int:
     """Takes every job whose turn it is one step further; returns how many Slurm took."""
+    return _Outbox(app).turn().taken
+
+
+def take_turn(app: Application) -> tuple[int, float]:
+    """The same; and seconds until the next turn."""
+    turn = _Outbox(app).turn()
+    brakes, moment = app.outbox.brakes, time.monotonic()
+    if turn.moved and not brakes.left(EVERYTHING, moment):
+        return turn.taken, 0.0  # there may be more; the next turn looks
     with app.database.reading() as session:
-        due = repository.to_submit(session, app.client.kind, now())
-    return sum(_Outgoing(app, job_id).step() for job_id in due)
+        at = repository.next_submit(session, app.client.kind)
+    if at is None:
+        return turn.taken, _IDLE_SECONDS
+    due = max(0.0, (at - now()).total_seconds())
+    if due == 0:
+        due = brakes.next_try(moment) or 0.0  # what is due, a brake holds
+    due = max(due, brakes.left(EVERYTHING, moment))
+    return turn.taken, min(_IDLE_SECONDS, max(_LEAST_SECONDS, due))
 
 
-def _is_held(job: SlurmJob) -> bool:
-    return job.state == "PENDING" and job.reason == "JobHeldUser"
+class _Outbox:
+    """One turn: every method ends with the database knowing where each of its jobs stands."""
 
-
-class _RefusedSubmitError(SlurmError):
-    """Slurm's no to a submit, and not to a look-up, a release or a cancel, which is no word about the job's end."""
-
-
-class _Outgoing:
-    """One job on its way to Slurm; each method is one step, after which the database knows where it stands."""
-
-    def __init__(self, app: Application, job_id: str) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
-        self._id = job_id
+        self._state = app.outbox
+        self._turn = Turn()
 
-    def step(self) -> bool:
-        """One step; whether the job is in Slurm's hands after it."""
-        row = self._row()
-        name = slurm_name(row.name, row.id)
-        try:
-            if row.submit_started_at is None:
-                return self._submit(row, name, hold=False)
-            return self._look_again(row, name)
-        except SlurmUnavailableError as error:
-            self._later(f"Slurm does not answer ({error}); it is tried again")
-        except _RefusedSubmitError as error:
-            self._refused(row, error)
-        except (LockstepError, OSError, *UNSTORABLE) as error:
-            self._later(f"It cannot be submitted yet: {error}")
-        return False
-
-    def _look_again(self, row: JobRow, name: str) -> bool:
-        """A submit's answer was lost: what follows from the copies that Slurm has."""
-        others = [job for job in self._app.client.find(name) if not row.held or job.id != row.slurm_job_id]
-        held = [job for job in others if row.held and _is_held(job)]
-        if free := [job for job in others if job not in held]:
-            return self._adopt(row, free, held)
-        if held and row.slurm_job_id is None:
-            # Of a held submit the answer was lost as well; a first copy, which nothing holds, may still come.
-            return self._holding(held[0].id)
-        if row.cancel_requested_at is not None:
-            return self._withdraw(row)
-        if row.slurm_job_id is None:
-            return self._submit(row, name, hold=True)
-        return self._release(row, row.slurm_job_id, held)
-
-    def _submit(self, row: JobRow, name: str, *, hold: bool) -> bool:
-        """Stores the intent, then submits."""
-        run = self._run_directory(row)
-        token = self._report(run, row)
-        with self._app.database.writing() as session:
-            kept = _locked(repository.lock(session, row.id))
-            if kept.phase in ENDED:
-                return False  # cancelled in this moment
-            kept.submit_started_at, kept.held = now(), hold
-            kept.submit_tries += 1
-            kept.token_hash = token_hash(token) if token is not None else kept.token_hash
-            repository.changed(session, kept)
-        submission = Submission(
-            script=run / "job.sbatch",
-            name=name,
-            output=run / "logs" / "job-%j.log",
-            directory=run,
-            arguments=(str(run),),
-            hold=hold,
-        )
-        try:
-            slurm_id = self._app.client.submit(submission)
-        except SlurmRefusedError as error:
-            raise _RefusedSubmitError(str(error)) from None
-        if not hold:
-            return self._dispatched(slurm_id)
-        return self._holding(slurm_id)
-
-    def _holding(self, slurm_id: int) -> bool:
-        """Slurm has a held copy: from here on the two look-ups count."""
-        with self._app.database.writing() as session:
-            kept = _locked(repository.lock(session, self._id))
-            kept.slurm_job_id, kept.lost_since, kept.submit_after = slurm_id, None, None
-            kept.reason = "A submit's answer was lost; a second copy is held until it is certain that there is no first"
-            repository.changed(session, kept)
-        return False
-
-    def _adopt(self, row: JobRow, found: list[SlurmJob], held: list[SlurmJob]) -> bool:
-        """The lost submit did happen: its copy is the job, and all others go, the held ones first."""
-        first, *more = sorted(found, key=lambda job: job.id)
-        spare = {row.slurm_job_id} if row.held and row.slurm_job_id is not None else set()
-        for copy in sorted(spare | {job.id for job in held}):
-            self._cancel(copy)
-        for job in more:
-            self._cancel(job.id)
-        return self._dispatched(first.id)
-
-    def _release(self, row: JobRow, slurm_id: int, spare: list[SlurmJob]) -> bool:
-        """No other copy was found: noted the first time, released the second time, long enough after.
-
-        ``spare``: further copies that are held, which go.
-        """
-        pause = self._pause()
-        if row.lost_since is not None and now() - row.lost_since >= pause:
-            for job in spare:
-                self._cancel(job.id)
-            if self._let_go(row, slurm_id):
-                return self._dispatched(slurm_id)
-            return False
-        with self._app.database.writing() as session:
-            kept = _locked(repository.lock(session, row.id))
-            kept.lost_since = kept.lost_since or now()
-            kept.submit_after = kept.lost_since + pause
-        return False
-
-    def _pause(self) -> timedelta:
-        """Between two look-ups; a queue of our own on this machine hides nothing."""
-        return timedelta(seconds=0 if self._app.client.kind == "local" else self._app.settings.lookup_seconds)
-
-    def _quiet_long_enough(self, reason: str) -> bool:
-        """Whether no copy was found for twice the time between look-ups; if not, the next look-up is set."""
-        with self._app.database.writing() as session:
-            kept = _locked(repository.lock(session, self._id))
-            moment = now()
-            kept.lost_since = kept.lost_since or moment
-            if moment - kept.lost_since >= 2 * self._pause():
-                return True
-            kept.submit_after, kept.reason = moment + self._pause(), reason
-            repository.changed(session, kept)
-        return False
-
-    def _let_go(self, row: JobRow, slurm_id: int) -> bool:
-        """Releases the held copy; whether Slurm has it as the job's now."""
-        try:
-            self._app.client.release(slurm_id)
-        except SlurmRefusedError:
-            # Released already, before this process was started again: then it is not pending any more.
-            copies = self._app.client.find(slurm_name(row.name, row.id))
-            if all(copy.state == "PENDING" for copy in copies if copy.id == slurm_id):
-                raise
-        except SlurmUnknownJobError:
-            with self._app.database.writing() as session:
-                kept = _locked(repository.lock(session, row.id))
-                kept.slurm_job_id, kept.lost_since = None, None
-            return False
-        return True
-
-    def _withdraw(self, row: JobRow) -> bool:
-        """Cancelled while it was not known whether Slurm has it: the held copy goes, the job when no other turned up.
-
-        One that does turn up within that while is adopted, and cancelled as any job in Slurm's hands.
-        """
-        if row.slurm_job_id is not None:
-            self._cancel(row.slurm_job_id)
-        if self._quiet_long_enough("It is being cancelled: a submit's answer was lost, so a copy of it may still come"):
-            self._end(BEFORE_SUBMIT)
-        return False
-
-    def _cancel(self, slurm_id: int) -> None:
-        try:
-            self._app.client.cancel(slurm_id)
-        except SlurmUnknownJobError:
-            _log.info("Slurm job %d was to be cancelled, and Slurm does not know it any more", slurm_id)
-
-    def _dispatched(self, slurm_id: int) -> bool:
-        with self._app.database.writing() as session:
-            row = _locked(repository.lock(session, self._id))
-            row.slurm_job_id, row.dispatched_at = slurm_id, now()
-            row.phase, row.reason = "waiting", None
-            row.submit_started_at = row.submit_after = row.lost_since = row.stale_since = None
-            row.held = False
-            repository.changed(session, row)
-        return True
-
-    def _refused(self, row: JobRow, error: SlurmError) -> None:
-        """The end of the job, unless an earlier submit was lost: what Slurm refuses may be a second copy of it."""
-        if row.submit_started_at is None or self._quiet_long_enough(f"Slurm refused a second copy of it ({error})"):
-            self._end(f"Slurm refused it: {error}")
-
-    def _end(self, reason: str) -> None:
-        with self._app.database.writing() as session:
-            row = _locked(repository.lock(session, self._id))
-            moment = now()
-            row.phase, row.reason, row.ended_at, row.ended_seen_at = "ended badly", reason, moment, moment
-            row.slurm_job_id = None
-            row.submit_started_at = row.submit_after = row.lost_since = None
-            row.held = False
-            repository.changed(session, row)
-
-    def _later(self, reason: str) -> None:
-        settings = self._app.settings
-        with self._app.database.writing() as session:
-            row = _locked(repository.lock(session, self._id))
-            if row.phase in ENDED:
-                return  # cancelled in this moment
-            row.submit_tries = max(row.submit_tries, 1)
-            pause = min(
-                settings.submit_retry_seconds * 2 ** min(row.submit_tries - 1, 16), settings.submit_retry_limit_seconds
-            )
-            row.submit_after = now() + timedelta(seconds=pause)
-            row.submit_tries += 1
-            row.reason = reason
-            repository.changed(session, row)
-        _log.warning("job %s: %s", self._id, reason)
-
-    def _row(self) -> JobRow:
+    def turn(self) -> Turn:
+        brakes = self._state.brakes
+        if brakes.left(EVERYTHING, time.monotonic()):
+            return self._turn
+        limit = None if brakes.any_group() else _A_TURN
         with self._app.database.reading() as session:
-            return _locked(repository.get(session, self._id))
+            due = repository.to_submit(session, self._app.client.kind, now(), limit)
+        if not due or (brakes.is_on(EVERYTHING) and not self._answers([one.id for one in due[:_A_TURN]])):
+            return self._turn
+        if outstanding := [one.id for one in due if one.outstanding][:_A_TURN]:
+            taken, again = look_for(self._app, outstanding)
+            self._turn.taken += taken
+            self._turn.moved += len(outstanding)
+            self._submit(again, hold=True)
+        for batch in self._batches([one for one in due if not one.outstanding]):
+            self._submit(batch, hold=False)
+        return self._turn
 
-    def _run_directory(self, row: JobRow) -> Path:
-        run = Path(row.run_dir)
-        if run.exists():
-            return check_run_directory(run)
-        return make_run_directory(run.parent, row.id, row.spec, row.script, by_hand=False)
+    def _batches(self, due: Sequence[repository.Due]) -> Iterator[list[str]]:
+        """The jobs to be submitted, in batches: none that a brake holds, and of what it holds no more one to try."""
+        brakes, size = self._state.brakes, self._app.settings.submit_parallel * _ROUNDS
+        ended = time.monotonic() + _IDLE_SECONDS
+        filtered = brakes.any_group()
+        waiting = iter(self._let_through(due) if filtered else [one.id for one in due])
+        while time.monotonic() < ended and not self._stopped():
+            if brakes.any_group() and not filtered:
+                return  # a group was refused meanwhile: which of these are of it, the next turn tells
+            count = 1 if brakes.is_on(EVERYTHING) else size
+            batch = [one for _, one in zip(range(count), waiting, strict=False)]
+            if not batch:
+                return
+            yield batch
 
-    def _report(self, run: Path, row: JobRow) -> str | None:
-        """Writes where and with which token the ranks ship; returns a new token, or None where there is to be none."""
-        url = self._app.url()
-        if url is None or (row.token_hash is not None and (run / "report.json").exists()):
-            return None
-        token = new_token()
-        write_whole(run / "report.json", json.dumps({"url": url, "token": token}))
-        return token
+    def _stopped(self) -> bool:
+        return self._state.closing or self._state.brakes.left(EVERYTHING, time.monotonic()) > 0
 
+    def _let_through(self, due: Sequence[repository.Due]) -> list[str]:
+        """Those whose group no brake holds, and one of each group that may try; the others say why they wait.
 
-def refresh_reports(app: Application) -> None:
-    """Tells the ranks of live jobs where the service is now: it may have been started again at another address."""
-    url = app.url()
-    if url is None:
-        return
-    with app.database.reading() as session:
-        rows = repository.unfinished(session)
-    for row in rows:
-        file = Path(row.run_dir) / "report.json"
+        One that was refused for what may never pass tries last, lest it be the only one that ever tries.
+        """
+        ids = [one.id for one in sorted(due, key=lambda one: one.refused)]
+        brakes, known, moment = self._state.brakes, self._state.groups, time.monotonic()
+        groups = {one: known[one] for one in ids if one in known}
+        unknown = [one for one in ids if one not in groups]
+        for start in range(0, len(unknown), _A_TURN):
+            with self._app.database.reading() as session:
+                found = repository.specs(session, unknown[start : start + _A_TURN])
+            groups |= {one: group_of(spec) for one, spec in found.items()}
+        self._state.groups = groups
+        through, held, trying = [], [], set()
+        for one in ids:
+            group = groups.get(one)
+            if not brakes.is_on(group) or (group not in trying and not brakes.left(group, moment)):
+                trying.add(group)
+                through.append(one)
+            elif one not in known:
+                held.append(one)
+        for start in range(0, len(held), _A_TURN):
+            self._explain(held[start : start + _A_TURN], lambda row: brakes.reason(groups.get(row.id)))
+        return through
+
+    def _explain(self, ids: Sequence[str], why: Callable[[JobRow], str | None]) -> None:
+        """Gives a reason to those that have none."""
+        with self._app.database.reading() as session:
+            silent = repository.unexplained(session, ids)
+
+        def explain(row: JobRow) -> None:
+            row.reason = row.reason or why(row)
+
+        store(self._app, dict.fromkeys(silent, explain))
+
+    def _answers(self, ids: Sequence[str]) -> bool:
+        """Whether Slurm answers again; if not, the jobs that wait for it say so."""
         try:
-            known = json.loads(file.read_text("utf-8"))
-            if known["url"] != url:
-                write_whole(file, json.dumps(known | {"url": url}))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("%s cannot be brought up to date: %s; the job's records come by its spool", file, error)
+            self._app.client.ping()
+        except SlurmError as error:
+            why = f"Slurm does not answer ({error}); it is tried again"
+            sending.put_on(self._app, EVERYTHING, why)
+            self._explain(ids, lambda _row: why)
+            return False
+        return True
 
+    # Submitting.
 
-def _locked(row: JobRow | None) -> JobRow:
-    if row is None:
-        raise LockstepError("a job vanished from the database while it was being submitted")
-    return row
+    def _submit(self, ids: Sequence[str], *, hold: bool) -> None:
+        """Stores the intents, submits, and stores the answers."""
+        with self._app.database.reading() as session:
+            rows = repository.outgoing(session, ids)
+        if not rows:
+            return
+        url = self._app.url()
+        made = in_parallel(partial(self._prepare, url=url, hold=hold), rows, self._app.settings.submit_parallel)
+        ready = {row.id: one for row, one in zip(rows, made, strict=True) if not isinstance(one, str)}
+        before: dict[str, tuple[datetime | None, bool]] = {}
+
+        def intend(row: JobRow) -> None:
+            if row.cancel_requested_at is not None and not hold:
+                answers.end(row, BEFORE_SUBMIT, now())
+                return
+            if row.user_hold and row.submit_started_at is None:
+                return  # held in this moment
+            before[row.id] = (row.submit_started_at, row.held)
+            answers.intend(row, now(), hold=hold)
+            token = ready[row.id][1]
+            row.token_hash = token_hash(token) if token is not None else row.token_hash
+
+        broken = {row.id: later(self._app, one) for row, one in zip(rows, made, strict=True) if isinstance(one, str)}
+        # What is not stored is not sent.
+        stored = store(self._app, {row.id: broken.get(row.id, intend) for row in rows}) & before.keys()
+        batch = [sending.Outgoing(row.id, group_of(row.spec), ready[row.id][0]) for row in rows if row.id in stored]
+        found = sending.send(self._app, batch)
+        store(self._app, {one: self._answered(answer, before[one], hold=hold) for one, answer in found.items()})
+        if not hold:
+            self._turn.taken += sum(isinstance(answer, sending.Taken) for answer in found.values())
+        self._turn.moved += sum(not isinstance(answer, sending.NotSent) for answer in found.values()) + len(broken)
+
+    def _prepare(self, row: JobRow, *, url: str | None, hold: bool) -> tuple[Submission, str | None] | str:
+        try:
+            return prepare(row, url, hold=hold)
+        except (LockstepError, OSError, *UNSTORABLE) as error:
+            return f"It cannot be submitted yet: {error}"
+
+    def _answered(self, answer: sending.Answer, before: tuple[datetime | None, bool], *, hold: bool) -> Change:
+        """What the answer to a submit changes."""
+        moment = now()
+        match answer:
+            case sending.Taken(slurm_id) if hold:
+                return partial(answers.keep_held, slurm_id=slurm_id)
+            case sending.Taken(slurm_id):
+                return partial(answers.dispatch, slurm_id=slurm_id, moment=moment)
+            case sending.NotSent(why):
+                started_at, held = before
+                return partial(answers.take_back, started_at=started_at, held=held, reason=why)
+            case sending.Unanswered(why):
+                return later(self._app, why)
+            case sending.Refused(meaning, said, braked):
+                settings, wait = self._app.settings, pause(self._app)
+                return lambda row: answers.refuse(row, meaning, said, settings, moment, pause=wait, braked=braked)

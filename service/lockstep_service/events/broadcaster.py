@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Subscription:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[Change, None] = {}
         self._arrived = asyncio.Event()
+        self.told_at = time.monotonic()
+        """When the last change arrived, or else when it began to listen: what is looked up later, has all of that."""
 
     def notify(self, change: Change) -> None:
         """Takes a change, from any thread."""
@@ -40,6 +43,7 @@ class Subscription:
             self._loop.call_soon_threadsafe(self._add, change)
 
     def _add(self, change: Change) -> None:
+        self.told_at = time.monotonic()
         if len(self._pending) < _MOST_CHANGES:
             self._pending[change] = None
         self._arrived.set()
@@ -70,6 +74,12 @@ class Broadcaster:
             concerned = list(self._subscriptions)
         for subscription in concerned:
             subscription.notify(change)
+
+    @property
+    def listeners(self) -> int:
+        """How many hear of changes."""
+        with self._lock:
+            return len(self._subscriptions)
 
     @contextmanager
     def subscribe(self, job_id: str | None) -> Iterator[Subscription]:

@@ -21,24 +21,33 @@ router = APIRouter(tags=["events"], dependencies=[signed_in], responses=describe
 LastEventId = Annotated[str | None, Header(description="The id of the last event that was seen", max_length=128)]
 _KEEP_ALIVE_SECONDS = 15
 _SEND_TIMEOUT_SECONDS = 30
+_MODELS = {name: field.annotation.__name__ for name, field in JobEvent.model_fields.items() if field.annotation}
 _GRACE_SECONDS = 1.5
 """More than the longest time that a stream waits for something to happen."""
 
 
-def _stream(model: type[Any], description: str) -> dict[int | str, dict[str, Any]]:
-    """The 200 of a stream, with the model of its data."""
-    return {
-        200: {
-            "description": description,
-            "content": {"text/event-stream": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}},
+def _stream(description: str, events: dict[str, str]) -> dict[int | str, dict[str, Any]]:
+    """The 200 of a stream, with the schema of its ``events``: their names, and the models of their data."""
+    text = {"type": "string", "contentMediaType": "application/json"}
+    items = [
+        {
+            "type": "object",
+            "required": ["event", "data", "id"],
+            "properties": {
+                "event": {"const": name},
+                "id": {"type": "string"},
+                "data": text | {"contentSchema": {"$ref": f"#/components/schemas/{model}"}},
+            },
         }
-    }
+        for name, model in events.items()
+    ]
+    return {200: {"description": description, "content": {"text/event-stream": {"itemSchema": {"oneOf": items}}}}}
 
 
 @router.get(
     "/events",
     response_class=EventSourceResponse,
-    responses=_stream(JobsChanged, "Event `jobs` with `JobsChanged` whenever any job changed"),
+    responses=_stream("Event `jobs` whenever any job changed", {"jobs": JobsChanged.__name__}),
 )
 async def stream_events(app: App, last_event_id: LastEventId = None) -> EventSourceResponse:
     """Which jobs change, as they change."""
@@ -49,8 +58,7 @@ async def stream_events(app: App, last_event_id: LastEventId = None) -> EventSou
 @router.get(
     "/jobs/{id}/events",
     response_class=EventSourceResponse,
-    responses=_stream(JobEvent, "Events `job`, `metrics`, `log`, `end`; the data of each is the property of that name")
-    | describe(NotFoundError),
+    responses=_stream("Events by name; the stream closes after `end`", _MODELS) | describe(NotFoundError),
 )
 async def stream_job_events(app: App, id: JobId, last_event_id: LastEventId = None) -> EventSourceResponse:  # noqa: A002
     """One job, as it changes; the stream closes after `end`."""

@@ -27,10 +27,17 @@ class LogGrew(Wire):
     size: int = Field(description="Bytes")
 
 
+class TimelineGrew(Wire):
+    """Event `timeline`: the job's timeline has new entries."""
+
+    latest: int = Field(description="The id of its newest entry")
+
+
 class JobEvent(Wire):
     """What a job's stream carries: the data of each kind of event, by its name. Never sent as one object."""
 
     job: JobSummary
     metrics: MetricsChanged
+    timeline: TimelineGrew
     log: LogGrew
     end: JobSummary

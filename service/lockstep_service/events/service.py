@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from anyio import Event, sleep, to_thread
 from sse_starlette import ServerSentEvent
 
 from lockstep_service.boundary import Application
-from lockstep_service.events.schemas import JobsChanged, LogGrew, MetricsChanged
+from lockstep_service.events.schemas import JobsChanged, LogGrew, MetricsChanged, TimelineGrew
 from lockstep_service.jobs import repository, service, view
 from lockstep_service.jobs.logs import newest_size
 from lockstep_service.jobs.schemas import JobSummary, Last
+from lockstep_service.timeline import repository as timeline
 from lockstep_service.wire import moment
 
 _PACE_SECONDS = 0.5
 """Between two looks for one reader: at most two events of a kind a second."""
 _LOG_SECONDS = 1.0
 """Between two looks at the log's size."""
+_IDLE_SECONDS = 5.0
+"""Between two looks into the database for a job that nobody tells of; a dispatch in another process tells of less."""
 _OVERLAP = timedelta(seconds=60)
 """How far a reader that comes back is told again: a change may be committed later than it was made."""
 _MOST_MISSED = 500
@@ -29,22 +33,26 @@ _MOST_MISSED = 500
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reader knows, by its event id: the job's change (microseconds), the records' revision, the log's size."""
+    """What a reader knows, by its event id.
+
+    The job's change (microseconds), the records' revision, the log's size, the timeline's newest entry.
+    """
 
     job: int = -1
     revision: int = -1
     log: int = -1
+    timeline: int = -1
 
     @classmethod
     def of(cls, event_id: str | None) -> Seen:
         """From an event id; nothing is known by an id that is none of ours."""
         parts = (event_id or "").split("-")
-        if len(parts) == 3 and all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
+        if len(parts) == 4 and all(part.isascii() and part.isdigit() and len(part) <= 16 for part in parts):
             return cls(*(int(part) for part in parts))
         return cls()
 
     def __str__(self) -> str:
-        return f"{max(self.job, 0)}-{max(self.revision, 0)}-{max(self.log, 0)}"
+        return "-".join(str(max(known, 0)) for known in (self.job, self.revision, self.log, self.timeline))
 
 
 @dataclass(frozen=True)
@@ -53,14 +61,22 @@ class _Look:
     job: JobSummary
     last: Last
     final: bool
+    run: Path
 
 
-def _look(app: Application, job_id: str) -> _Look:
+def _look(app: Application, job_id: str, before: _Look | None = None) -> _Look:
+    """How the job stands; ``before``: what the last look found."""
     with app.database.reading() as session:
         row = service.existing(session, job_id)
         size = newest_size(Path(row.run_dir))
-        seen = Seen(_microseconds(row.changed_at), row.revision, size)
-        return _Look(seen, view.summary(row), view.last(row), row.final)
+        changed = _microseconds(row.changed_at)
+        # Nothing is added to a timeline without the job being changed.
+        if before is not None and before.seen.job == changed:
+            newest = before.seen.timeline
+        else:
+            newest = timeline.latest(session, job_id)
+        seen = Seen(changed, row.revision, size, newest)
+        return _Look(seen, view.summary(row), view.last(row), row.final, Path(row.run_dir))
 
 
 async def one_job(
@@ -72,29 +88,37 @@ async def one_job(
 
 
 async def _follow(app: Application, job_id: str, known: Seen, stopping: Event) -> AsyncIterator[ServerSentEvent]:
-    with app.broadcaster.subscribe(job_id) as subscription:
+    with app.broadcaster.subscribe(job_id) as subscription, app.looks.following(job_id):
         while not stopping.is_set():
-            look = await to_thread.run_sync(_look, app, job_id)
+            look: _Look = await app.looks.at(job_id, subscription.told_at, partial(_look, app, job_id))
+            looked_at, size = time.monotonic(), look.seen.log
             if look.seen.job != known.job:
-                known = Seen(look.seen.job, known.revision, known.log)
+                known = replace(known, job=look.seen.job)
                 yield _event("job", look.job.model_dump_json(), known)
             if look.seen.revision != known.revision:
-                known = Seen(known.job, look.seen.revision, known.log)
+                known = replace(known, revision=look.seen.revision)
                 data = MetricsChanged(revision=look.seen.revision, last=look.last)
                 yield _event("metrics", data.model_dump_json(), known)
+            if look.seen.timeline != known.timeline and look.seen.timeline > 0:
+                known = replace(known, timeline=look.seen.timeline)
+                yield _event("timeline", TimelineGrew(latest=look.seen.timeline).model_dump_json(), known)
             if look.seen.log != known.log and (look.seen.log > 0 or known.log > 0):
-                known = Seen(known.job, known.revision, look.seen.log)
+                known = replace(known, log=look.seen.log)
                 yield _event("log", LogGrew(size=look.seen.log).model_dump_json(), known)
             if look.final:
                 yield _event("end", look.job.model_dump_json(), known)
                 return
             await sleep(_PACE_SECONDS)
-            await subscription.changes(_LOG_SECONDS - _PACE_SECONDS)
+            idle = _LOG_SECONDS if app.settings.role == "api" else _IDLE_SECONDS
+            while not stopping.is_set() and not await subscription.changes(_LOG_SECONDS):
+                # Nobody tells of a log that grows; looking at it by itself costs no question to the database.
+                if time.monotonic() - looked_at >= idle or await to_thread.run_sync(newest_size, look.run) != size:
+                    break
 
 
 async def all_jobs(app: Application, last_event_id: str | None, stopping: Event) -> AsyncIterator[ServerSentEvent]:
     """The stream of the list: which jobs changed."""
-    since = Seen.of(f"{last_event_id}-0-0").job if last_event_id else -1
+    since = Seen.of(f"{last_event_id}-0-0-0").job if last_event_id else -1
     with app.broadcaster.subscribe(None) as subscription:
         missed = await to_thread.run_sync(_changed_since, app, since) if since >= 0 else []
         asked_at = time.time_ns() // 1000

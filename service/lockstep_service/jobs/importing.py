@@ -13,14 +13,15 @@ from lockstep_service.database import UNSTORABLE
 from lockstep_service.dispatch.ingest import read_spools
 from lockstep_service.dispatch.observe import RunFiles, apply_absence, apply_files, apply_slurm, read_files
 from lockstep_service.errors import InvalidError
-from lockstep_service.filesystem import is_own_file
 from lockstep_service.jobs import repository, view
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.jobs.schemas import Job
 from lockstep_service.tables import JobRow
+from lockstep_service.timeline import repository as timeline
 from lockstep_service.wire import LATEST, moment, now
 from lockstep_slurm.client.protocol import SlurmError, SlurmJob
 from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.job import beneath
 from lockstep_slurm.job.file import SIZE_LIMIT, problems
 from lockstep_slurm.job.rundir import Claim, check_run_directory
 from lockstep_slurm.job.spec import JobSpec
@@ -63,6 +64,8 @@ def take_in(app: Application, run_dir: str) -> tuple[Job, bool]:
             # Not for ever: read again, a run may turn out to live.
             row.final = row.phase in ENDED or row.phase == "unknown"
         repository.changed(session, row)
+        if not known:
+            timeline.note(session, row, "imported", "It was imported from its run directory")
         return view.full(row), known
 
 
@@ -91,8 +94,7 @@ def _stored(app: Application, run: Path, told: _Description, files: RunFiles, sl
                 revision=0,
                 final=False,
             )
-            session.add(row)
-            session.flush()
+            repository.add(session, row)
         elif Path(row.run_dir) != run:
             if Path(row.run_dir).exists() or not row.by_hand:
                 raise InvalidError.at("run_dir", f"is job {run.name}, which is known under {row.run_dir}", str(run))
@@ -154,13 +156,12 @@ def _described(run: Path) -> _Description:
 
 def _read(run: Path, name: str) -> bytes:
     """A file of the run's own; ``InvalidError`` for one that leads out of it, or that no job has."""
-    file = run / name
-    if not is_own_file(file, run):
-        raise InvalidError.at("run_dir", f"has a {name} that is no file of its own", str(run))
-    with file.open("rb") as opened:
-        content = opened.read(SIZE_LIMIT + 1)
-    if len(content) > SIZE_LIMIT or b"\0" in content:
-        raise InvalidError.at("run_dir", f"has a {name} that is too long, or no text", str(run))
+    try:
+        content = beneath.read_file(run, name, limit=SIZE_LIMIT)
+    except beneath.NotPlainError as error:
+        raise InvalidError.at("run_dir", f"has a {name} that is not read: {error.strerror}", str(run)) from None
+    if b"\0" in content:
+        raise InvalidError.at("run_dir", f"has a {name} that is no text", str(run))
     return content
 
 

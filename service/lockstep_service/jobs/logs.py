@@ -5,14 +5,15 @@ from __future__ import annotations
 import codecs
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
 from lockstep_service.errors import NotFoundError, UnavailableError
-from lockstep_service.filesystem import is_own_file
 from lockstep_service.jobs.schemas import LogText
 from lockstep_service.jobs.service import existing
 from lockstep_service.tables import JobRow
+from lockstep_slurm.job import beneath
 
 _log = logging.getLogger(__name__)
 
@@ -27,48 +28,69 @@ def read(session: Session, job_id: str, *, offset: int, limit: int, attempt: int
     if attempt is not None and attempt not in numbers:
         raise NotFoundError(f"Job {job_id} has no attempt {attempt}; it has {numbers or 'none yet'}.")
     number = attempt if attempt is not None else (numbers[-1] if numbers else None)
-    files = _files(Path(row.run_dir))
-    names = [file.name for file in files]
-    log = _log_of(row, number, files)
+    run = Path(row.run_dir)
+    names = _names(run)
+    log = _log_of(row, number, names)
     if log is None:
         return LogText(attempt=number, text="", offset=0, next_offset=0, size=0, files=names)
     try:
-        with log.open("rb") as file:
+        with beneath.open_file(run, "logs", log) as file:
             size = file.seek(0, 2)
             start = max(0, size + offset) if offset < 0 else min(offset, size)
             file.seek(start)
             raw = file.read(limit)
     except OSError as error:
-        raise UnavailableError(f"The log {log} cannot be read: {error.strerror}; look whether it is there.") from None
+        raise UnavailableError(
+            f"The log {run / 'logs' / log} cannot be read: {error.strerror}; look whether it is there."
+        ) from None
     text, used = _decoded(raw, last=start + len(raw) >= size)
     return LogText(attempt=number, text=text, offset=start, next_offset=start + used, size=size, files=names)
 
 
 def newest_size(run: Path) -> int:
     """Bytes of the newest log; 0 when there is none."""
-    files = _files(run)
+    newest = max(_logs(run), default=None)
+    return newest.size if newest is not None else 0
+
+
+class _Log(NamedTuple):
+    """A log; they sort oldest first."""
+
+    changed: float
+    name: str
+    size: int
+
+
+def _names(run: Path) -> list[str]:
+    return [log.name for log in sorted(_logs(run))]
+
+
+def _logs(run: Path) -> list[_Log]:
+    """The logs: plain files of the run's own, which a job may have mixed with others."""
     try:
-        return files[-1].stat().st_size if files else 0
+        names = [name for name in beneath.names_in(run, "logs") if name.endswith(".log")]
     except FileNotFoundError:
-        return 0
-
-
-def _files(run: Path) -> list[Path]:
-    """The logs, oldest first: plain files of the run's own, which a job may have mixed with others."""
+        return []
+    except OSError as error:
+        _log.warning("the logs of %s cannot be looked at: %s", run, error.strerror)
+        return []
     found = []
-    for file in (run / "logs").glob("*.log"):
+    for name in names:
         try:
-            if is_own_file(file, run):
-                found.append((file.stat().st_mtime, file))
+            state = beneath.file_state(run, "logs", name)
+        except (FileNotFoundError, beneath.NotPlainError):
+            continue
         except OSError as error:
-            _log.warning("%s cannot be looked at: %s", file, error.strerror)
-    return [file for _, file in sorted(found)]
+            _log.warning("%s cannot be looked at: %s", run / "logs" / name, error.strerror)
+            continue
+        found.append(_Log(state.st_mtime, name, state.st_size))
+    return found
 
 
-def _log_of(row: JobRow, number: int | None, files: list[Path]) -> Path | None:
+def _log_of(row: JobRow, number: int | None, names: list[str]) -> str | None:
     slurm_ids = {attempt.number: attempt.slurm_job_id for attempt in row.attempts}
-    name = f"job-{slurm_ids.get(number) if number is not None else row.slurm_job_id}.log"
-    return next((file for file in files if file.name == name), files[-1] if files else None)
+    own = f"job-{slurm_ids.get(number) if number is not None else row.slurm_job_id}.log"
+    return own if own in names else names[-1] if names else None
 
 
 def _decoded(raw: bytes, *, last: bool) -> tuple[str, int]:

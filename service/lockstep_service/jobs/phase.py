@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from lockstep_service.jobs.schemas import Phase
-from lockstep_slurm.job.rundir import Exit
+from lockstep_service.jobs.waiting import in_words
+from lockstep_slurm.job.rundir import Exit, Start
 
 # Slurm's base states (man squeue, "JOB STATE CODES", 22.05 to 25.11) and those flags that some clients show as states.
 PHASES: Final[dict[str, Phase]] = {
@@ -55,6 +56,7 @@ NO_EXIT_RECORD = (
 GONE = (
     "Slurm has no word of it any more, and it left no exit record: how it ended is not known; cancel it to put it away"
 )
+HEARD = "Slurm has no word of it any more, but its ranks still report: it runs"
 GONE_BY_HAND = "It left no exit record, and no process of it is known here; where it still runs, import it again later"
 GIVEN_UP = "It was cancelled when Slurm had no word of it any more; how it ended is not known"
 
@@ -73,31 +75,73 @@ class Outcome:
 
 
 def outcome(  # noqa: PLR0911 - one return a rule
-    state: str, flags: tuple[str, ...], told: str | None, exit_: Exit | None, *, grace_over: bool
+    state: str,
+    flags: tuple[str, ...],
+    told: str | None,
+    ended: Exit | Start | None,
+    *,
+    grace_over: bool,
+    failed_nodes: tuple[str, ...] = (),
 ) -> Outcome:
-    """What Slurm's ``state`` and ``flags`` mean, with ``told`` (Slurm's reason) and the newest attempt's exit record.
+    """What Slurm's ``state`` and ``flags`` mean, with ``told`` (Slurm's reason) and how it ``ended`` by its own words.
 
-    ``grace_over``: whether an exit record, if there is to be one, would be there by now.
+    Those are the newest attempt's exit record or, where the script ended before there was a rank, what it said.
+    ``grace_over``: whether an exit record, if there is to be one, would be there by now. ``failed_nodes``: those of the
+    job's nodes that Slurm says are down, each with its word for it.
     """
+    exit_ = ended if isinstance(ended, Exit) else None
     phase = PHASES.get(state, "unknown")
     if phase == "unknown":
         return Outcome("unknown", f"Slurm says {state}, a state that Lockstep does not know")
     if phase not in ENDED:
-        return Outcome(phase, told if phase == "waiting" else None)
+        # Slurm may wait for minutes for a node that it cannot reach, when the training has long ended.
+        return Outcome(phase, _waiting(told, exit_, failed_nodes) if phase == "waiting" else _ending(exit_))
     if not _BACK_IN_THE_QUEUE.isdisjoint(flags):
-        return Outcome("waiting", told or f"It was put back into the queue after {state}")
+        return Outcome("waiting", in_words(told) or f"It was put back into the queue after {state}")
     if "COMPLETING" in flags:
-        return Outcome("running", "It is ending")
+        return Outcome("running", _ending(exit_) or "It is ending")
+    if state == "NODE_FAIL":
+        if not failed_nodes and not grace_over:  # the job may be told of before its node is
+            return Outcome("running", _ending(exit_) or "It is ending")
+        return Outcome("ended badly", _joined(_node_failure(failed_nodes), _failure(exit_)))
     if phase == "ended badly":
-        return Outcome("ended badly", _failure(exit_) or _WHY[state])
-    if exit_ is not None:
-        return by_exit(exit_)
+        if isinstance(ended, Start):
+            # A cancel, a time limit or a node's failure in that moment says more than what it made of the script.
+            return by_start(ended) if state == "FAILED" else Outcome("ended badly", _WHY[state])
+        return Outcome("ended badly", _failure(ended) or _WHY[state])
+    if isinstance(ended, Exit):
+        return by_exit(ended)
     return Outcome("ended badly", NO_EXIT_RECORD) if grace_over else Outcome("running", "It is ending")
 
 
 def by_exit(exit_: Exit) -> Outcome:
     """What an exit record alone tells."""
     return Outcome("ended well") if exit_.ok else Outcome("ended badly", _failure(exit_))
+
+
+def by_start(start: Start) -> Outcome:
+    """What a script tells that ended before any rank."""
+    return Outcome("ended badly", f"No rank was started. {start.message}")
+
+
+def _node_failure(nodes: tuple[str, ...]) -> str:
+    return f"{_WHY['NODE_FAIL']}: Slurm says {', '.join(nodes)}" if nodes else _WHY["NODE_FAIL"]
+
+
+def _waiting(told: str | None, last: Exit | None, failed_nodes: tuple[str, ...]) -> str | None:
+    """Why it waits; of one that was put back into the queue also why, by ``last``, how its last attempt ended."""
+    before = f"its last attempt: {_failure(last)}" if _failure(last) else None
+    nodes = f"of the nodes that it had, Slurm says {', '.join(failed_nodes)}" if failed_nodes else None
+    return _joined(in_words(told), before, nodes)
+
+
+def _ending(exit_: Exit | None) -> str | None:
+    failure = _failure(exit_)
+    return f"It is ending: {failure}" if failure else None
+
+
+def _joined(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None
 
 
 def _failure(exit_: Exit | None) -> str | None:

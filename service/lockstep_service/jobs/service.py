@@ -3,67 +3,126 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
-from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lockstep_service.boundary import Application
 from lockstep_service.clusters import service as clusters
-from lockstep_service.database import told
-from lockstep_service.errors import ConflictError, InvalidError, NotFoundError
-from lockstep_service.events.broadcaster import Change
-from lockstep_service.jobs import repository, view
+from lockstep_service.database import at_end
+from lockstep_service.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from lockstep_service.jobs import following, repository, view
+from lockstep_service.jobs.following import Following
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.jobs.schemas import Job, JobPage
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
+from lockstep_slurm.job import library
 from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.script import ScriptSite, render
 from lockstep_slurm.job.spec import JobSpec
+from lockstep_slurm.site import rules
 
 
-def submit(app: Application, session: Session, spec: JobSpec, key: str | None) -> Job:
+@dataclass(frozen=True)
+class Origin:
+    """What a new job comes from, beyond its spec."""
+
+    after: Following | None = None
+    rerun_of: str | None = None
+    effective: JobSpec | None = None
+    """The spec with what the site filled in when it ran before; None: the site fills it in now."""
+
+    def digest(self, text: str) -> str:
+        """Of a whole submission of the spec ``text``: the same key has to come with the same one."""
+        whole = text
+        if self.after is not None or self.rerun_of is not None:
+            whole += repr((self.after, self.rerun_of))
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+
+NO_ORIGIN = Origin()
+
+
+def store(app: Application, spec: JobSpec, key: str | None, origin: Origin) -> Job:
+    """``submit`` in a transaction of its own; ``InProgressError`` while another request has the key."""
+    with app.keys_in_progress.claimed(key), app.database.writing() as session:
+        return submit(app, session, spec, key, origin)
+
+
+def submit(app: Application, session: Session, spec: JobSpec, key: str | None, origin: Origin = NO_ORIGIN) -> Job:
     """Stores a job for ``spec``, or answers again what ``key`` was answered before.
 
-    ``InvalidError`` when the cluster, as far as is known, can never run it, or when ``key`` came with another spec.
+    What is stored is the spec as it was said; the script has what the site filled in. ``InvalidError`` when the site
+    does not allow it, when the cluster, as far as is known, can never run it, when ``key`` came with another spec, or
+    when the job that it is to come after is none or has ended badly.
     """
     text = spec.model_dump_json(exclude_none=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = origin.digest(text)
     if key is not None:
         with app.database.reading() as before:
             known = repository.by_idempotency_key(before, key)
         if known is not None:
             return _again(known, digest)
+    effective = origin.effective or rules.fill(spec, app.site)
+    if refused := rules.refusals(effective, app.site):
+        raise InvalidError.at_all(refused)
     # Before the transaction begins: Slurm may take its time, and SQLite has one writer.
-    clusters.check(app, spec)
+    clusters.check(app, effective)
+    reason = _waits(app, origin.after)
     job_id = new_job_id()
     moment = now()
     row = JobRow(
         id=job_id,
         name=spec.name,
         spec=text,
-        script=render(spec, ScriptSite(python=app.settings.python, runs=str(app.settings.runs_root))),
-        run_dir=str(app.settings.runs_root / job_id),
+        script=render(effective, script_site(app)),
+        run_dir=str(app.runs / job_id),
         client=app.client.kind,
         nodes_requested=spec.resources.nodes,
         ranks=spec.ranks,
         idempotency_key=key,
         idempotency_digest=digest if key is not None else None,
+        rerun_of=origin.rerun_of,
+        follows=origin.after.job_id if origin.after is not None else None,
+        follows_any=origin.after is not None and origin.after.any_end,
+        reason=reason,
         created_at=moment,
         changed_at=moment,
+        attempts=[],
     )
+    if key is None:
+        repository.add(session, row)
+    else:
+        try:
+            with session.begin_nested():
+                repository.add(session, row)
+        except IntegrityError:
+            # The same key, in the same moment, to another process: that one was first.
+            if (known := repository.by_idempotency_key(session, key)) is None:
+                raise
+            return _again(known, digest)
+    at_end(session, lambda committed: app.wake_submit() if committed else None)
+    return view.of(row, spec, effective)
+
+
+def _waits(app: Application, after: Following | None) -> str | None:
+    """Why a new job waits for the one that it comes after; None where it need not."""
+    if after is None:
+        return None
+    with app.database.reading() as session:
+        return following.waiting(following.checked(session, after), any_end=after.any_end)
+
+
+def script_site(app: Application) -> ScriptSite:
+    """What a script has to know of this place; ``UnavailableError`` where the ranks' library cannot be provided."""
+    # Each time, and not only at the start: it is one look at a file, and who cleans up there may have removed it.
     try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError:
-        # The same key, in the same moment: the other request was first.
-        if key is None or (known := repository.by_idempotency_key(session, key)) is None:
-            raise
-        return _again(known, digest)
-    told(session, Change(job_id, "job"))
-    _wake_after(app, session)
-    return view.full(row)
+        runs, provided = str(app.runs), str(library.provide(app.runs))
+    except library.LibraryError as error:
+        raise UnavailableError(str(error)) from None
+    return rules.script_site(app.site, python=app.python, runs=runs, library=provided)
 
 
 def _again(known: JobRow, digest: str) -> Job:
@@ -98,7 +157,7 @@ def cancel(app: Application, session: Session, job_id: str) -> Job:
     """Asks for the job's end; ``ConflictError`` when it has ended already."""
     row = repository.lock(session, job_id)
     if row is None:
-        raise _not_found(job_id)
+        raise not_found(job_id)
     if row.phase in ENDED:
         raise ConflictError(f"Job {job_id} has ended already ({row.phase}); there is nothing to cancel.")
     if row.by_hand:
@@ -112,7 +171,7 @@ def cancel(app: Application, session: Session, job_id: str) -> Job:
     if row.dispatched_at is None and row.submit_started_at is None:
         row.phase, row.reason, row.ended_at, row.ended_seen_at = "ended badly", BEFORE_SUBMIT, moment, moment
     repository.changed(session, row)
-    _wake_after(app, session)
+    wake_after(app, session)
     return view.full(row)
 
 
@@ -123,14 +182,15 @@ def existing(session: Session, job_id: str) -> JobRow:
     """The job's row; ``NotFoundError`` when there is none."""
     row = repository.get(session, job_id)
     if row is None:
-        raise _not_found(job_id)
+        raise not_found(job_id)
     return row
 
 
-def _not_found(job_id: str) -> NotFoundError:
+def not_found(job_id: str) -> NotFoundError:
+    """The error of a job that there is not."""
     return NotFoundError(f"There is no job {job_id!r}; GET /api/v1/jobs lists them.")
 
 
-def _wake_after(app: Application, session: Session) -> None:
+def wake_after(app: Application, session: Session) -> None:
     """Wakes dispatch once this transaction is committed: before, it would find nothing."""
-    event.listen(session, "after_commit", lambda _session: app.wake(), once=True)
+    at_end(session, lambda committed: app.wake() if committed else None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from lockstep_service.auth.boundary import job_writer, signed_in
+from lockstep_service.auth.boundary import JobWriter, job_writer, signed_in
 from lockstep_service.boundary import App, RawBody, Reading, Writing, conditional
 from lockstep_service.errors import (
     NOT_MODIFIED,
+    BusyError,
     ForbiddenError,
     InvalidError,
     MalformedError,
@@ -20,13 +22,31 @@ from lockstep_service.errors import (
 )
 from lockstep_service.jobs.endpoints import JobId
 from lockstep_service.metrics import service
+from lockstep_service.metrics.record import Batch
 from lockstep_service.metrics.schemas import Acknowledgement, Metrics
+
+
+async def _in_its_turn(app: App) -> AsyncIterator[None]:
+    """Lets in as many as there is room for, before any of their bodies is read."""
+    with app.taking_in.entered(app.settings.records_at_once):
+        yield
+
 
 router = APIRouter(prefix="/jobs", tags=["metrics"], responses=describe(UnauthenticatedError))
 
+_ENCODINGS: dict[str, Any] = {"enum": ["identity", "gzip", "x-gzip", ""]}
+
+
+def _sent(
+    app: App,
+    body: RawBody,
+    content_encoding: Annotated[str, Header(description="Of the body", json_schema_extra=_ENCODINGS)] = "identity",
+) -> Batch:
+    return service.unpack(body, content_encoding, app.settings.records_plain_limit)
+
+
 _NDJSON: dict[str, Any] = {
     "requestBody": {
-        "required": True,
         "content": {
             "application/x-ndjson": {
                 "schema": {"type": "string", "description": "One record a line (docs/records.md)"},
@@ -56,16 +76,16 @@ def get_job_metrics(
 
 @router.post(
     "/{id}/records",
-    dependencies=[job_writer],
+    dependencies=[job_writer, Depends(_in_its_turn, scope="function")],
     openapi_extra=_NDJSON,
-    responses=describe(ForbiddenError, InvalidError, MalformedError, TooLargeError),
+    responses=describe(BusyError, ForbiddenError, InvalidError, MalformedError, TooLargeError),
 )
 def post_records(
     app: App,
     session: Writing,
     id: JobId,  # noqa: A002
-    body: RawBody,
-    content_encoding: Annotated[str, Header(description="`gzip` or `identity`")] = "identity",
+    writer: JobWriter,
+    sent: Annotated[Batch, Depends(_sent)],
 ) -> Acknowledgement:
     """Stores a rank's records, all of them or none; sending one twice stores it once. Takes the job's own token."""
-    return service.store(app, session, id, body, content_encoding)
+    return service.store(app, session, id, writer, sent)

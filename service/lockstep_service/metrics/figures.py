@@ -1,85 +1,154 @@
-"""``Figures``: the records of one job, put together into series over steps. Values in, values out."""
+"""``Figures``: the records of one job, put together as they come in. Values in, values out.
+
+Their size depends on how many figures and ranks a job has, and not on how many records: so does the cost of a look.
+"""
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from lockstep_service.metrics.pace import RECENT, Pace, communication_share, throughput
+from msgspec import Struct, msgpack
+
+from lockstep_service.metrics.curve import NAN, Curve
+from lockstep_service.metrics.last import last
+from lockstep_service.metrics.pace import communication_share, throughput
+from lockstep_service.metrics.rank import DRAWN_OF_USAGE, Attempt, Rank
 from lockstep_service.metrics.record import NOT_FINITE, Record, number
 from lockstep_service.metrics.schemas import RankFigures, Series
-from lockstep_service.metrics.steps import Point, Steps
 from lockstep_service.metrics.thinning import thin
 
-Kind = Literal["step", "evaluation"]
+Kind = Literal["step", "evaluation", "usage"]
+ROOM, LEAST_ROOM = 4096, 512
+"""Points of one curve; a job with many has less for each."""
+ROOM_IN_ALL = 500_000
+MOST_CURVES = 2000
+"""Of one attempt: further ones are stored and not drawn."""
+_LONGEST_NAME = 256
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which JSON can say and no answer can."""
+_STORE_AFTER = 20_000
+"""Records and values; and one for so many numbers that are held, so that storing costs less than taking in."""
+_NUMBERS_A_RECORD = 4
 # An evaluation's values that share a name with a step's are told apart by this.
 _ALSO_OF_A_STEP = frozenset({"loss", "samples", "seconds", "samples_per_s", "communication_s", "epoch"})
 _SUMMED = frozenset({"samples_per_s"})
 
 
-@dataclass(frozen=True)
-class _Key:
-    attempt: int
-    kind: Kind
-    name: str
+class _Stored(Struct, array_like=True):
+    """What is no curve, as it is stored."""
+
+    ranks: list[Rank]
+    attempts: list[Attempt]
 
 
-@dataclass
-class _Rank:
-    """The newest that one rank reported in one attempt."""
-
-    node: str | None = None
-    step: int | None = None
-    step_seq: int = 0
-    loss: float | None = None
-    recent: dict[int, Pace] = field(default_factory=dict)
-    """By seq, the newest steps."""
-    dropped: int = 0
-    last_time: float | None = None
-
-
-@dataclass
 class Figures:
     """Takes records in any order, each once; ``revision`` is the job's revision up to which it has them."""
 
-    revision: int = 0
-    _steps: dict[_Key, Steps] = field(default_factory=lambda: defaultdict(Steps))
-    _times: dict[tuple[int, Kind, int], float] = field(default_factory=dict)
-    _ranks: dict[tuple[int, int], _Rank] = field(default_factory=lambda: defaultdict(_Rank))
+    def __init__(self) -> None:
+        self.revision = 0
+        self.curves: list[Curve] = []
+        """In the order in which they came up, which is the number that each is stored under."""
+        self.ranks: dict[tuple[int, int], Rank] = {}
+        self.attempts: dict[int, Attempt] = {}
+        self.last_told = 0.0
+        """When ``last`` was made, by a clock of the caller's."""
+        self._named: dict[tuple[int, Kind], dict[str, Curve | None]] = {}
+        self._since = 0
 
-    def add(self, record: Record) -> None:
-        """Takes one record."""
-        values = json.loads(record.values)
-        rank = self._ranks[record.attempt, record.rank]
-        rank.last_time = max(record.time, rank.last_time or 0.0)
-        if record.kind == "start" and isinstance(values.get("node"), str):
-            rank.node = values["node"]
-        elif record.kind == "gap":
-            rank.dropped += int(number(values.get("dropped")) or 0)
-        elif record.kind == "step":
-            self._put(record, "step", values)
-            if record.seq > rank.step_seq:
-                rank.step_seq, rank.step = record.seq, record.step
-                rank.loss = number(values.get("loss"))
-            rank.recent[record.seq] = Pace.of(values)
-            if len(rank.recent) > RECENT:
-                del rank.recent[min(rank.recent)]
-        elif record.kind == "evaluation":
-            self._put(record, "evaluation", values)
+    def take(self, records: Iterable[Record]) -> list[bool]:
+        """Takes those records that are new; says of each whether it was."""
+        touched: set[Curve] = set()
+        taken = [self._take(record, touched) for record in records]
+        room = max(LEAST_ROOM, min(ROOM, ROOM_IN_ALL // max(len(self.curves), 1)))
+        for curve in touched:
+            if len(curve) > room:
+                curve.narrow(room // 2)
+        return taken
 
-    def _put(self, record: Record, kind: Kind, values: dict[str, object]) -> None:
+    def _take(self, record: Record, touched: set[Curve]) -> bool:
+        place = record.attempt, record.rank
+        rank = self.ranks.get(place)
+        if rank is None:
+            rank = self.ranks[place] = Rank(*place)
+        late = record.seq < rank.newest_seq
+        if not rank.see(record.seq):
+            return False
+        if not late:
+            rank.newest_seq = record.seq
+        self._since += 1
+        rank.take(record)
+        kind = record.kind
+        if kind == "step":
+            self._draw(record, "step", record.values, touched, late=late)
+        elif kind == "evaluation":
+            self._attempt(record.attempt).take(record)
+            self._draw(record, "evaluation", record.values, touched, late=late)
+        elif kind == "usage":
+            drawn = {name: record.values[name] for name in DRAWN_OF_USAGE if name in record.values}
+            self._draw(record, "usage", drawn, touched, late=late)
+        elif kind == "start":
+            self._attempt(record.attempt).take(record)
+        return True
+
+    def _attempt(self, of: int) -> Attempt:
+        found = self.attempts.get(of)
+        if found is None:
+            found = self.attempts[of] = Attempt(of)
+        return found
+
+    def _draw(
+        self, record: Record, kind: Kind, values: Mapping[str, object], touched: set[Curve], *, late: bool
+    ) -> None:
         # A report without a step is placed by its own number, which grows as well.
         step = record.step if record.step is not None else record.seq
-        place = (record.attempt, kind, step)
-        self._times[place] = max(record.time, self._times.get(place, 0.0))
+        curves = self._named.get((record.attempt, kind))
+        if curves is None:
+            curves = self._named[record.attempt, kind] = {}
         for name, value in values.items():
-            drawn = number(value)
-            if drawn is None and not (isinstance(value, str) and value in NOT_FINITE):
+            if isinstance(value, float):
+                drawn = value
+            elif isinstance(value, str) and value in NOT_FINITE:
+                drawn = NAN
+            elif (found := number(value)) is not None:
+                drawn = found
+            else:
                 continue
-            self._steps[_Key(record.attempt, kind, _series_name(kind, name))].put(step, record.rank, drawn)
+            curve = curves.get(name)
+            if curve is None and name not in curves:
+                curve = self._begin(record.attempt, kind, name)
+            if curve is None:
+                continue
+            self._since += 1
+            touched.add(curve)
+            curve.put(step, record.rank, drawn, record.time, late=late)
+
+    def _begin(self, attempt: int, kind: Kind, name: str) -> Curve | None:
+        """A new curve; None where it is not to be drawn, which is noted."""
+        named = self._named[attempt, kind]
+        count = sum(len(curves) for (of, _), curves in self._named.items() if of == attempt)
+        if count >= MOST_CURVES:
+            return None
+        if len(name) > _LONGEST_NAME or _HALF.search(name):
+            named[name] = None
+            return None
+        curve = named[name] = Curve(attempt, kind, name)
+        self.curves.append(curve)
+        return curve
+
+    def reached(self, records: Iterable[Record]) -> dict[tuple[int, int], int]:
+        """Per (attempt, rank) of ``records``: the highest seq up to which none is missing."""
+        places = sorted({(record.attempt, record.rank) for record in records})
+        return {place: self.ranks[place].contiguous for place in places}
+
+    def last(self, attempt: int) -> dict[str, Any]:
+        """The newest figures of the attempt as a whole (``JobRow.last``)."""
+        return last(
+            self.attempts.get(attempt) or Attempt(attempt),
+            [rank for (of, _), rank in sorted(self.ranks.items()) if of == attempt],
+        )
 
     def series(self, points: int, over: frozenset[int] = frozenset()) -> list[Series]:
         """Every series, thinned to at most ``points``; ``over``: the attempts to which nothing will be added.
@@ -88,59 +157,116 @@ class Figures:
         count steps that only some ranks got to, while a sum over some of the ranks would be a different figure.
         """
         return [
-            self._one(key, steps, points, ended=key.attempt in over)
-            for key, steps in sorted(
-                self._steps.items(), key=lambda item: (item[0].attempt, item[0].kind, item[0].name)
-            )
+            _one(curve, points, ended=curve.attempt in over)
+            for curve in sorted(self.curves, key=lambda curve: (curve.attempt, curve.kind, _series_name(curve)))
         ]
-
-    def _one(self, key: _Key, steps: Steps, points: int, *, ended: bool) -> Series:
-        aggregate: Literal["mean", "sum"] = "sum" if key.name in _SUMMED else "mean"
-        shown, found = steps.points(whole=not (ended and aggregate == "mean"))
-        low, high = [point.low for point in found], [point.high for point in found]
-        kept = thin([point.total for point in found], low, high, points)
-        return Series(
-            name=key.name,
-            attempt=key.attempt,
-            aggregate=aggregate,
-            kind=key.kind,
-            step=[shown[i] for i in kept],
-            time=[self._times[key.attempt, key.kind, shown[i]] for i in kept],
-            value=[_value(found[i], aggregate) for i in kept],
-            min=[low[i] for i in kept],
-            max=[high[i] for i in kept],
-            ranks=len(steps.ranks),
-        )
 
     def by_rank(self) -> list[RankFigures]:
         """The newest figures of each rank, in its newest attempt."""
-        newest = {rank: attempt for attempt, rank in sorted(self._ranks)}
+        newest = {
+            rank: attempt for attempt, rank in sorted(self.ranks) if self.ranks[attempt, rank].last_time is not None
+        }
         return [
             RankFigures(
                 rank=rank,
                 node=found.node,
                 attempt=attempt,
                 step=found.step,
-                samples_per_s=throughput(list(found.recent.values())),
+                samples_per_s=throughput(paces),
                 loss=found.loss,
-                communication_share=communication_share(list(found.recent.values())),
+                communication_share=communication_share(paces),
+                cpus=found.usage.get("cpus"),
+                received_bytes_per_s=found.usage.get("received_bytes_per_s"),
+                sent_bytes_per_s=found.usage.get("sent_bytes_per_s"),
                 dropped=found.dropped,
                 last_time=found.last_time,
             )
             for rank, attempt in sorted(newest.items())
-            for found in (self._ranks[attempt, rank],)
+            for found in (self.ranks[attempt, rank],)
+            for paces in ([told.pace for told in found.newest()],)
         ]
 
+    @property
+    def weight(self) -> int:
+        """About how many numbers are held in memory."""
+        return 7 * sum(len(curve) for curve in self.curves) + 200 * len(self.ranks)
 
-def _value(point: Point, aggregate: Literal["mean", "sum"]) -> float | None:
-    return point.total if point.total is None or aggregate == "sum" else point.total / point.ranks
+    @property
+    def to_store(self) -> bool:
+        """Whether so much came since it was stored that reading all of it again would take long."""
+        return self._since >= max(_STORE_AFTER, self.weight // _NUMBERS_A_RECORD)
+
+    @property
+    def unstored(self) -> bool:
+        """Whether anything came since it was stored."""
+        return self._since > 0
+
+    def stored(self) -> tuple[bytes, dict[int, bytes]]:
+        """All of it as it is to be stored, and by their numbers the curves that changed since; counts as stored."""
+        whole = _packed(
+            msgpack.encode(_Stored([rank.brief() for rank in self.ranks.values()], list(self.attempts.values())))
+        )
+        curves = {}
+        for number_, curve in enumerate(self.curves):
+            if curve.changed:
+                curves[number_] = _packed(curve.kept())
+                curve.changed = False
+        self._since = 0
+        return whole, curves
+
+    @classmethod
+    def of(cls, revision: int, whole: bytes, curves: Sequence[bytes]) -> Figures:
+        """From what ``stored`` gave; the curves in the order of their numbers."""
+        figures = cls()
+        figures.revision = revision
+        found = msgpack.decode(zlib.decompress(whole), type=_Stored)
+        figures.ranks = {(rank.attempt, rank.rank): rank for rank in found.ranks}
+        figures.attempts = {attempt.number: attempt for attempt in found.attempts}
+        for body in curves:
+            curve = Curve.of(zlib.decompress(body))
+            figures.curves.append(curve)
+            figures._named.setdefault((curve.attempt, _kind(curve)), {})[curve.name] = curve
+        return figures
 
 
-def mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None when there are none, or when one of them is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+def _one(curve: Curve, points: int, *, ended: bool) -> Series:
+    name = _series_name(curve)
+    aggregate: Literal["mean", "sum"] = "sum" if name in _SUMMED else "mean"
+    shown = curve.shown(whole=not (ended and aggregate == "mean"))
+    low = [_known(curve.lows[i]) for i in shown]
+    high = [_known(curve.highs[i]) for i in shown]
+    kept = thin([_known(curve.totals[i]) for i in shown], low, high, points)
+    return Series(
+        name=name,
+        attempt=curve.attempt,
+        aggregate=aggregate,
+        kind=_kind(curve),
+        step=[curve.steps[shown[i]] for i in kept],
+        time=[curve.times[shown[i]] for i in kept],
+        value=[_value(curve, shown[i], aggregate) for i in kept],
+        min=[low[i] for i in kept],
+        max=[high[i] for i in kept],
+        ranks=len(curve.ranks),
+    )
 
 
-def _series_name(kind: Kind, name: str) -> str:
-    return f"evaluation_{name}" if kind == "evaluation" and name in _ALSO_OF_A_STEP else name
+def _kind(curve: Curve) -> Kind:
+    return "evaluation" if curve.kind == "evaluation" else "usage" if curve.kind == "usage" else "step"
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None  # noqa: PLR0124 - not NaN
+
+
+def _value(curve: Curve, at: int, aggregate: Literal["mean", "sum"]) -> float | None:
+    mean = curve.totals[at] / curve.counts[at]
+    return number(mean * curve.told[at] if aggregate == "sum" else mean)
+
+
+def _series_name(curve: Curve) -> str:
+    also = curve.kind == "evaluation" and curve.name in _ALSO_OF_A_STEP
+    return f"evaluation_{curve.name}" if also else curve.name
+
+
+def _packed(body: bytes) -> bytes:
+    return zlib.compress(body, 1)

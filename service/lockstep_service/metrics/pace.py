@@ -29,14 +29,16 @@ class Pace:
 
 def throughput(steps: Sequence[Pace]) -> float | None:
     """Samples per second of one rank over these steps: all samples by all seconds, else the mean of what it told."""
-    timed = [(step.samples, step.seconds) for step in steps if step.samples is not None and step.seconds]
+    timed = [(step.samples, step.seconds) for step in steps if step.samples is not None and step.seconds is not None]
+    timed = [(samples, seconds) for samples, seconds in timed if seconds > 0]
     if timed and len(timed) == len([step for step in steps if step.samples_per_s is not None]):
-        return sum(samples for samples, _ in timed) / sum(seconds for _, seconds in timed)
+        return number(sum(samples for samples, _ in timed) / sum(seconds for _, seconds in timed))
     told = [step.samples_per_s for step in steps if step.samples_per_s is not None]
-    return sum(told) / len(told) if told else None
+    return number(sum(told) / len(told)) if told else None
 
 
 def communication_share(steps: Sequence[Pace]) -> float | None:
     """communication_s by seconds of one rank over these steps; None where neither step tells both."""
     both = [(step.communication_s, step.seconds) for step in steps if step.communication_s is not None and step.seconds]
-    return sum(waited for waited, _ in both) / sum(seconds for _, seconds in both) if both else None
+    timed = [(waited, seconds) for waited, seconds in both if seconds > 0]
+    return number(sum(waited for waited, _ in timed) / sum(seconds for _, seconds in timed)) if timed else None

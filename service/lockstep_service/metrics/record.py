@@ -1,35 +1,99 @@
-"""``Record``: one line of a spool, read and checked (docs/records.md). Pure."""
+"""``Record``: one line of a spool, read and checked (docs/records.md); ``Batch``: the lines of one request. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
+from msgspec import DecodeError, Meta, Struct
+from msgspec import json as fast
+
+from lockstep_service.placement import documents
 from lockstep_service.wire import LATEST
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_HALF = re.compile("[\ud800-\udfff]")
 _INT32, _INT64 = 2**31, 2**63
 LONGEST_LINE = 1 << 20
+KINDS = frozenset({"start", "step", "evaluation", "usage", "gap", "end"}) | documents.KINDS
+"""The kinds of today; a reader keeps one that it does not know."""
+
+Value = int | float | str | list[int | float | str]
 
 
 class RecordError(ValueError):
     """A line that is no record; the message says why."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """A record; (attempt, rank, seq) is its identity. ``values`` is JSON, as it came."""
+class Record(Struct, frozen=True, gc=False):
+    """A record; (attempt, rank, seq) is its identity. ``values`` are as they came."""
 
-    attempt: int
-    rank: int
-    seq: int
-    time: float
-    kind: str
-    step: int | None
-    values: str
+    attempt: Annotated[int, Meta(ge=1, lt=_INT32)]
+    rank: Annotated[int, Meta(ge=0, lt=_INT32)]
+    seq: Annotated[int, Meta(ge=1, le=_INT64 - 1)]
+    time: Annotated[float, Meta(ge=0, lt=LATEST)]
+    kind: Annotated[str, Meta(min_length=1, max_length=256)]
+    step: Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)] | None
+    values: dict[Annotated[str, Meta(min_length=1, max_length=256)], Value]
+
+
+class _Line(Record, frozen=True, gc=False, kw_only=True):
+    """A record with what stands before it on its line."""
+
+    v: Literal[1]
+    step: Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)] | None = None
+
+
+_lines = fast.Decoder(_Line)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records, and the very lines that they stand on, one each, in the same order."""
+
+    records: Sequence[Record]
+    lines: bytes
+    packed: bytes | None = None
+    """The same lines as they came, by gzip."""
+
+    def only(self, wanted: Sequence[bool]) -> Batch:
+        """Those of which ``wanted`` says so."""
+        if all(wanted):
+            return self
+        pairs = zip(self.records, self.lines.split(b"\n")[:-1], wanted, strict=True)
+        kept = [(record, line) for record, line, is_wanted in pairs if is_wanted]
+        return Batch([record for record, _ in kept], b"".join(line + b"\n" for _, line in kept))
+
+
+def batch_of(plain: bytes) -> Batch | None:
+    """All lines of ``plain`` at once; None where one of them is no record, or is one that only ``parse`` can read."""
+    if len(plain) > LONGEST_LINE and any(len(line) > LONGEST_LINE for line in plain.split(b"\n")):
+        return None
+    try:
+        records = _lines.decode_lines(plain)
+        for kind in {record.kind for record in records} - KINDS:
+            _kind(kind)
+        for record in records:
+            if record.kind in documents.KINDS:
+                documents.check(record.kind, record.values, record.rank)
+    except (DecodeError, ValueError):  # who sent it is told by ``parse``, line by line
+        return None
+    if plain.count(b"\n") != len(records) or not plain.endswith(b"\n"):
+        plain = b"".join(line.strip() + b"\n" for line in plain.split(b"\n") if line.strip())
+    return Batch(records, plain)
+
+
+def whole(lines: bytes) -> Iterator[tuple[int, bytes]]:
+    """(byte at which it begins, line) of every line that is not blank; a line ends with a newline and nothing else."""
+    place = 0
+    for line in lines.split(b"\n"):
+        if line.strip():
+            yield place, line
+        place += len(line) + 1
 
 
 def parse(line: bytes) -> Record:
@@ -51,14 +115,20 @@ def parse(line: bytes) -> Record:
     if found.get("v") != 1:
         raise RecordError(f"has v {found.get('v')!r}; this service reads 1")
     step = found.get("step")
+    kind, values = _kind(found.get("kind")), _values(found.get("values"))
+    rank = _integer(found, "rank", 0, _INT32)
+    try:
+        documents.check(kind, values, rank)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
     return Record(
         attempt=_integer(found, "attempt", 1, _INT32),
-        rank=_integer(found, "rank", 0, _INT32),
+        rank=rank,
         seq=_integer(found, "seq", 1, _INT64),
         time=_time(found.get("time")),
-        kind=_kind(found.get("kind")),
+        kind=kind,
         step=None if step is None else _integer(found, "step", -_INT64, _INT64),
-        values=_values(found.get("values")),
+        values=values,
     )
 
 
@@ -87,7 +157,7 @@ def _finite(text: str) -> float:
     return found
 
 
-def _integer(found: dict[str, Any], key: str, least: int, limit: int) -> int:
+def _integer(found: Mapping[str, Any], key: str, least: int, limit: int) -> int:
     value = found.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < limit:
         raise RecordError(f"has {key} {value!r:.60}, which has to be a whole number from {least} on")
@@ -106,13 +176,14 @@ def _kind(value: object) -> str:
     return value
 
 
-def _values(value: object) -> str:
+def _values(value: object) -> dict[str, Value]:
     if not isinstance(value, dict):
         raise RecordError("has no object `values`")
     for name, given in value.items():
+        if not 1 <= len(name) <= 256 or _HALF.search(name):
+            raise RecordError(f"has {name!a:.60} among the names of values; a name is a text of 1 to 256 characters")
         parts = given if isinstance(given, list) else [given]
         if not all(isinstance(part, int | float | str) and not isinstance(part, bool) for part in parts):
             shown = repr(name)[1:-1]
             raise RecordError(f"has values.{shown:.60}, which has to be a number, a text, or a list of these")
-    # Escaped to ASCII: PostgreSQL takes neither a NUL nor half a surrogate pair in a text.
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return value

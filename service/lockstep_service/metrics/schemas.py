@@ -15,7 +15,8 @@ _SERIES: dict[str, Any] = {
 }  # fmt: skip
 _BY_RANK: dict[str, Any] = {
     "rank": 0, "node": "node1", "attempt": 1, "step": 660, "samples_per_s": 2500.1, "loss": 0.01,
-    "communication_share": 0.1, "dropped": 0, "last_time": 1764000030.2,
+    "communication_share": 0.1, "cpus": 1.9, "received_bytes_per_s": 110e6, "sent_bytes_per_s": 110e6, "dropped": 0,
+    "last_time": 1764000030.2,
 }  # fmt: skip
 
 
@@ -29,8 +30,11 @@ class Series(Wire):
     )
     attempt: int
     aggregate: Literal["mean", "sum"] = Field(description="How the ranks' values became one: `samples_per_s` by sum")
-    kind: Literal["step", "evaluation"]
-    step: list[int]
+    kind: Literal["step", "evaluation", "usage"] = Field(
+        description="`usage`: of the CPUs (`cpus`, per rank) and of the network (`received_bytes_per_s`, "
+        "`sent_bytes_per_s`, per node), as the kernel counts them"
+    )
+    step: list[int] = Field(description="For `usage`, the number of the sample")
     time: list[float] = Field(description="Seconds since the epoch, UTC: when the last rank reported the step")
     value: list[float | None] = Field(description="null where a rank reported NaN or an infinity")
     min: list[float | None] = Field(description="Smallest over the ranks")
@@ -48,8 +52,13 @@ class RankFigures(Wire):
     attempt: int
     step: int | None
     samples_per_s: float | None = Field(description="Over its newest 20 steps")
-    loss: float | None
+    loss: float | None = Field(description="Of its newest step that told one")
     communication_share: float | None = Field(description="communication_s / seconds over its newest 20 steps")
+    cpus: float | None = Field(description="CPUs in use over the newest few seconds")
+    received_bytes_per_s: float | None = Field(
+        description="Through its node's interface, whoever received them; told by one rank of each node"
+    )
+    sent_bytes_per_s: float | None
     dropped: int = Field(description="Reports that this rank had to drop, because it never waits")
     last_time: float | None = Field(description="Seconds since the epoch, UTC, of its newest record")
 

@@ -1,116 +1,24 @@
-"""Dispatch: submitting once whatever is lost, reconciling with evidence only; a real local queue does the work."""
+"""Submitting: once, whatever is lost; a real local queue does the work."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch.ingest import unfinished
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.submit import refresh_reports, submit_due
 from lockstep_service.jobs import repository
-from lockstep_service.settings import Settings
-from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
-from lockstep_slurm.client import LocalClient
-from lockstep_slurm.client.protocol import (
-    SlurmJob,
-    SlurmRefusedError,
-    SlurmUnavailableError,
-    Submission,
-)
+from lockstep_slurm.client.protocol import Submission
 from lockstep_slurm.job.identity import slurm_name
 
-Json = dict[str, Any]
-
-
-class Unreliable(LocalClient):
-    """A real local queue that can be away, refuse, or lose the answer of a submit that it did take."""
-
-    away = False
-    lose_answers = 0
-    lose_calls = 0
-    refuses: str | None = None
-    records_away = False
-
-    def submit(self, submission: Submission) -> int:
-        if self.away or self.lose_calls > 0:
-            self.lose_calls -= 1
-            raise SlurmUnavailableError("connection timed out")
-        if self.refuses:
-            raise SlurmRefusedError(self.refuses)
-        number = super().submit(submission)
-        if self.lose_answers > 0:
-            self.lose_answers -= 1
-            raise SlurmUnavailableError("connection timed out")
-        return number
-
-    def queue(self) -> list[SlurmJob]:
-        if self.away:
-            raise SlurmUnavailableError("connection timed out")
-        return super().queue()
-
-    def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
-        if self.records_away:
-            raise SlurmUnavailableError("the accounting database does not answer")
-        return super().finished(ids)
-
-    def find(self, name: str) -> list[SlurmJob]:
-        if self.away:
-            raise SlurmUnavailableError("connection timed out")
-        return super().find(name)
-
-
-@pytest.fixture
-def settings(database_url: str, lockstep_home: Path) -> Settings:
-    """The ranks' interpreter is none, so that jobs end at once; nothing waits between tries."""
-    return Settings(
-        home=lockstep_home, database_url=database_url, dispatch=False, python="/bin/false", exit_grace_seconds=0,
-        submit_retry_seconds=0.001, submit_retry_limit_seconds=0.001,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def slurm(settings: Settings) -> Iterator[Unreliable]:
-    """The scheduler."""
-    client = Unreliable(settings.home / "local")
-    yield client
-    for job in client.queue() if not client.away else []:
-        client.cancel(job.id)
-
-
-@pytest.fixture
-def browser(settings: Settings, slurm: Unreliable) -> Iterator[TestClient]:
-    """A caller of an application on that scheduler."""
-    with TestClient(create_app(settings, slurm), base_url="http://127.0.0.1") as client:
-        yield client
-
-
-def row(app: Application, job: Json) -> JobRow:
-    with app.database.reading() as session:
-        found = repository.get(session, job["id"])
-    assert found is not None
-    return found
-
-
-def until(what: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def submit_until_taken(app: Application) -> None:
-    until(lambda: submit_due(app) > 0)
+from .conftest import Json, Unreliable, row, submit_until_taken, until
 
 
 class TestSubmit:
@@ -148,6 +56,19 @@ class TestSubmit:
         unfinished(app, everything=False)
         assert row(app, job).final
 
+    def test_a_job_goes_on_when_the_service_asks_the_same_slurm_another_way(
+        self, app: Application, slurm: Unreliable, api: TestClient, spec: Json
+    ) -> None:
+        slurm.kind = "command"
+        job = api.post("/api/v1/jobs", json=spec).raise_for_status().json()
+        slurm.kind = "local"
+        assert submit_due(app) == 0
+        slurm.kind = "pyslurm"
+        assert submit_due(app) == 1
+        slurm.kind = "command"
+        assert reconcile(app) is not None
+        assert row(app, job).observed_at is not None
+
     def test_while_slurm_is_away_it_is_accepted_and_says_why(
         self, app: Application, slurm: Unreliable, job: Json
     ) -> None:
@@ -180,7 +101,7 @@ class TestSubmit:
         until(lambda: slurm.find(slurm_name("digits", job["id"]))[0].reason != "JobHeldUser")
 
     def test_the_held_copy_goes_when_the_first_one_turns_up(
-        self, app: Application, slurm: Unreliable, job: Json
+        self, api: TestClient, app: Application, slurm: Unreliable, job: Json
     ) -> None:
         slurm.lose_calls = 1
         submit_due(app)
@@ -192,6 +113,12 @@ class TestSubmit:
         assert row(app, job).slurm_job_id == late
         held = next(known for known in slurm.find(name) if known.id == found.slurm_job_id)
         assert held.state == "CANCELLED"
+        happened = [entry["text"] for entry in api.get(f"/api/v1/jobs/{job['id']}/timeline").json()["items"]]
+        assert happened[-3:] == [
+            "A submit's answer was lost; a second copy is held until it is certain that there is no first.",
+            f"A further copy of it, Slurm job {held.id}, was cancelled.",
+            f"This machine's own queue took it as job {late}.",
+        ]
 
     def test_a_service_that_was_killed_in_the_middle_finds_what_it_submitted(
         self, app: Application, slurm: Unreliable, job: Json
@@ -277,9 +204,9 @@ class TestSubmit:
     ) -> None:
         slurm.lose_calls = 1
         submit_due(app)
-        slurm.refuses = "Job violates accounting/QOS policy"
+        slurm.refuses = "Invalid qos specification"
         until(lambda: submit_due(app) == 0 and row(app, job).phase == "ended badly")
-        assert "QOS policy" in str(row(app, job).reason)
+        assert "Invalid qos" in str(row(app, job).reason)
 
     def test_cancelled_while_its_answer_is_lost(
         self, api: TestClient, app: Application, slurm: Unreliable, job: Json
@@ -289,84 +216,3 @@ class TestSubmit:
         assert api.post(f"/api/v1/jobs/{job['id']}/cancel").json()["phase"] == "accepted"
         until(lambda: submit_due(app) == 0 and row(app, job).phase == "ended badly")
         assert slurm.find(slurm_name("digits", job["id"])) == []
-
-
-def vanish(app: Application, job: Json) -> None:
-    """Slurm loses all memory of a job."""
-    with app.database.writing() as session:
-        kept = repository.lock(session, job["id"])
-        assert kept is not None
-        kept.slurm_job_id = 999_999
-
-
-class TestReconcile:
-    def test_a_job_whose_script_fails_ended_badly(self, api: TestClient, app: Application, job: Json) -> None:
-        submit_due(app)
-        until(lambda: reconcile(app) is None)
-        unfinished(app, everything=False)
-        found = api.get(f"/api/v1/jobs/{job['id']}").json()
-        assert (found["state"], found["phase"]) == ("FAILED", "ended badly")
-        assert found["ended_at"] is not None
-        assert "cannot import lockstep_worker" in api.get(f"/api/v1/jobs/{job['id']}/logs").json()["text"]
-
-    def test_silence_is_not_death(self, api: TestClient, app: Application, slurm: Unreliable, job: Json) -> None:
-        submit_due(app)
-        slurm.away = True
-        reconcile(app)
-        found = api.get(f"/api/v1/jobs/{job['id']}").json()
-        assert found["stale_since"] is not None
-        assert found["phase"] == "waiting"
-        reconcile(app)
-        assert api.get(f"/api/v1/jobs/{job['id']}").json()["stale_since"] == found["stale_since"]
-        slurm.away = False
-        reconcile(app)
-        assert api.get(f"/api/v1/jobs/{job['id']}").json()["stale_since"] is None
-
-    def test_only_what_could_not_be_asked_is_stale(
-        self, api: TestClient, app: Application, slurm: Unreliable, spec: Json
-    ) -> None:
-        queued, gone = (api.post("/api/v1/jobs", json=spec).json() for _ in range(2))
-        submit_due(app)
-        vanish(app, gone)
-        slurm.records_away = True
-        reconcile(app)
-        assert row(app, gone).stale_since is not None
-        assert row(app, queued).stale_since is None
-        assert row(app, queued).state is not None
-
-    def test_what_slurm_has_no_word_of_can_be_put_away(self, api: TestClient, app: Application, job: Json) -> None:
-        submit_due(app)
-        vanish(app, job)
-        reconcile(app)
-        assert row(app, job).phase == "unknown"
-        api.post(f"/api/v1/jobs/{job['id']}/cancel").raise_for_status()
-        pass_on_cancels(app)
-        assert row(app, job).phase == "ended badly"
-        unfinished(app, everything=False)
-        until(lambda: not unfinished(app, everything=False))
-
-    def test_a_claim_that_is_none_stops_no_other_job(
-        self, api: TestClient, app: Application, slurm: Unreliable, spec: Json
-    ) -> None:
-        odd, good = (api.post("/api/v1/jobs", json=spec).json() for _ in range(2))
-        submit_due(app)
-        claim = {"attempt": 1, "fence": 1, "slurm_job_id": 10**30, "restart_count": 0, "cluster": "c", "node": "n",
-                 "nodes": [], "ranks": 1, "host": "h", "pid": 1, "claimed": 1.0}  # fmt: skip
-        file = Path(row(app, odd).run_dir) / "claims" / "000001.json"
-        for change in ({}, {"claimed": "yesterday"}, {"nodes": 7}):
-            file.write_text(json.dumps(claim | change))
-            reconcile(app)
-        slurm.cancel(int(row(app, good).slurm_job_id or 0))
-        until(lambda: (reconcile(app), row(app, good).phase == "ended badly")[1])
-
-    def test_cancel_is_passed_on(self, api: TestClient, app: Application, slurm: Unreliable, spec: Json) -> None:
-        blocker, job = (api.post("/api/v1/jobs", json=spec).json() for _ in range(2))
-        submit_due(app)
-        api.post(f"/api/v1/jobs/{job['id']}/cancel").raise_for_status()
-        pass_on_cancels(app)
-        until(lambda: reconcile(app) is None)
-        found = row(app, job)
-        assert found.phase == "ended badly"
-        assert row(app, blocker).phase == "ended badly"
-        if found.state == "CANCELLED":  # the first job may have been so quick that this one ran
-            assert found.reason == "It was cancelled on request"

@@ -1,0 +1,168 @@
+"""Looking for jobs of which a submit's answer was lost: one question for them all, and what is then asked of Slurm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from sqlalchemy.orm import Session, object_session
+
+from lockstep_service.boundary import Application
+from lockstep_service.dispatch import answers, lost, sending
+from lockstep_service.dispatch.brakes import EVERYTHING
+from lockstep_service.dispatch.parallel import in_parallel
+from lockstep_service.dispatch.storing import Change, later, store
+from lockstep_service.jobs import repository
+from lockstep_service.jobs.service import BEFORE_SUBMIT
+from lockstep_service.tables import JobRow
+from lockstep_service.timeline import repository as timeline
+from lockstep_service.wire import now
+from lockstep_slurm.client import orphans
+from lockstep_slurm.client.protocol import (
+    SlurmError,
+    SlurmJob,
+    SlurmRefusedError,
+    SlurmUnavailableError,
+    SlurmUnknownJobError,
+)
+from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.job.identity import slurm_name
+from lockstep_slurm.job.rundir import read_claims, read_starts
+
+_log = logging.getLogger(__name__)
+
+
+def look_for(app: Application, ids: Sequence[str]) -> tuple[int, list[str]]:
+    """One look for all jobs of which an answer was lost, and what follows for each.
+
+    Returns how many are in Slurm's hands since, and those of which a second copy is to be submitted, held.
+    """
+    with app.database.reading() as session:
+        rows = repository.outgoing(session, ids)
+    if not rows:
+        return 0, []
+    names = {slurm_name(row.name, row.id): row.id for row in rows}
+    if unseen := names.keys() - app.outbox.looked_for:
+        orphans.end(unseen)
+        app.outbox.looked_for |= unseen
+    try:
+        found = app.client.find(*names)
+    except SlurmError as error:
+        store(app, dict.fromkeys(names.values(), _failed(app, error)))
+        return 0, []
+    copies: dict[str, list[SlurmJob]] = {row.id: [] for row in rows}
+    for job in found:
+        if job.name in names:
+            copies[names[job.name]].append(job)
+    moment, wait = now(), pause(app)
+    steps = {row.id: lost.next_step(_known(row), copies[row.id], _started_as(row), moment, wait) for row in rows}
+    acting = [row for row in rows if not isinstance(steps[row.id], lost.SubmitHeld)]
+    changes = in_parallel(lambda row: _act(app, row, steps[row.id]), acting, app.settings.submit_parallel)
+    store(app, {row.id: change for row, (change, _) in zip(acting, changes, strict=True)})
+    again = [one for one, step in steps.items() if isinstance(step, lost.SubmitHeld)]
+    return sum(dispatched for _, dispatched in changes), again
+
+
+def pause(app: Application) -> timedelta:
+    """Between two look-ups; a queue of our own on this machine hides nothing."""
+    return timedelta(seconds=0 if app.client.kind == "local" else app.settings.lookup_seconds)
+
+
+def _failed(app: Application, error: LockstepError | OSError) -> Change:
+    if not isinstance(error, SlurmUnavailableError):
+        return later(app, f"It cannot be submitted yet: {error}")
+    why = f"Slurm does not answer ({error}); it is tried again"
+    sending.put_on(app, EVERYTHING, why)
+    return later(app, why)
+
+
+def _act(app: Application, row: JobRow, step: lost.Step) -> tuple[Change, bool]:
+    """Does what the step asks of Slurm; what that changes, and whether the job is in Slurm's hands then."""
+    cancelled: list[int] = []
+    try:
+        if isinstance(step, lost.Adopt | lost.Release | lost.Withdraw):
+            cancelled = _cancel(app, row, step.spare)
+        if isinstance(step, lost.Release) and not _let_go(app, row, step.slurm_job_id):
+            return answers.forget_copy, False
+    except (LockstepError, OSError) as error:
+        return _failed(app, error), False
+    match step:
+        case lost.Adopt(slurm_id) | lost.Release(slurm_id):
+            return _telling(cancelled, partial(answers.dispatch, slurm_id=slurm_id, moment=now())), True
+        case lost.Withdraw():
+            return _telling(cancelled, partial(_withdraw, wait=pause(app))), False
+        case lost.Hold(slurm_id):
+            return partial(answers.keep_held, slurm_id=slurm_id), False
+        case lost.LookAgain(since):
+            return partial(answers.look_again, since=since, pause=pause(app)), False
+        case lost.SubmitHeld():
+            raise TypeError("held copies are submitted in batches, and not here")
+
+
+def _let_go(app: Application, row: JobRow, slurm_id: int) -> bool:
+    """Releases the held copy, unless its owner wants it held; whether Slurm has it as the job's now."""
+    if row.user_hold:
+        return True
+    try:
+        app.client.release(slurm_id)
+    except SlurmRefusedError:
+        # Released already, before this process was started again: then it is not pending any more.
+        copies = app.client.find(slurm_name(row.name, row.id))
+        if all(copy.state == "PENDING" for copy in copies if copy.id == slurm_id):
+            raise
+    except SlurmUnknownJobError:
+        return False
+    return True
+
+
+def _cancel(app: Application, row: JobRow, copies: Sequence[int]) -> list[int]:
+    """Cancels these copies; returns those that Slurm had."""
+    cancelled = []
+    for slurm_id in copies:
+        try:
+            app.client.cancel(slurm_id)
+            cancelled.append(slurm_id)
+            _log.info("job %s: its further copy, Slurm job %d, was cancelled", row.id, slurm_id)
+        except SlurmUnknownJobError:
+            _log.info("Slurm job %d was to be cancelled, and Slurm does not know it any more", slurm_id)
+    return cancelled
+
+
+def _telling(cancelled: Sequence[int], change: Change) -> Change:
+    """``change``, with what the row does not show: which copies of the job were cancelled."""
+
+    def tell(row: JobRow) -> None:
+        session = cast("Session", object_session(row))  # a change is made within the transaction that stores it
+        for slurm_id in cancelled:
+            timeline.note(session, row, "submit", f"A further copy of it, Slurm job {slurm_id}, was cancelled")
+        change(row)
+
+    return tell
+
+
+def _withdraw(row: JobRow, wait: timedelta) -> None:
+    """Cancelled while it was not known whether Slurm has it: it ends when no copy turned up for long enough."""
+    why = "It is being cancelled: a submit's answer was lost, so a copy of it may still come"
+    if answers.quiet_long_enough(row, why, now(), wait):
+        answers.end(row, BEFORE_SUBMIT, now())
+
+
+def _known(row: JobRow) -> lost.Lost:
+    return lost.Lost(row.held, row.slurm_job_id, row.lost_since, cancelled=row.cancel_requested_at is not None)
+
+
+def _started_as(row: JobRow) -> int | None:
+    """The Slurm job that the run directory says it was started as; None where it was not, or cannot be read."""
+    run = Path(row.run_dir)
+    try:
+        claimed = [one.slurm_job_id for one in read_claims(run)]
+        tried = [one.slurm_job_id for one in read_starts(run)]
+    except (LockstepError, OSError) as error:
+        _log.info("the run directory of job %s tells nothing of its starts: %s", row.id, error)
+        return None
+    known = [one for one in claimed + tried if isinstance(one, int) and one > 0]
+    return known[0] if known else None

@@ -1,0 +1,45 @@
+"""Brakes: how long nothing is submitted after silence or a refusal, and when one job may try."""
+
+from __future__ import annotations
+
+from lockstep_service.dispatch.brakes import EVERYTHING, Brakes
+
+
+def put_on(brakes: Brakes, moment: float, what: object = "group") -> float:
+    return brakes.put_on(what, "why", moment, 2.0, 15.0)
+
+
+def test_a_pause_doubles_until_it_is_as_long_as_allowed() -> None:
+    brakes, moment, pauses = Brakes(), 100.0, []
+    for _ in range(5):
+        until = put_on(brakes, moment)
+        pauses.append(until - moment)
+        moment = until
+    assert pauses == [2.0, 4.0, 8.0, 15.0, 15.0]
+
+
+def test_refusals_that_were_on_their_way_together_count_once() -> None:
+    brakes = Brakes()
+    assert [put_on(brakes, 100.0), put_on(brakes, 100.1), put_on(brakes, 101.9)] == [102.0, 102.0, 102.0]
+
+
+def test_after_its_pause_it_is_still_on_until_one_was_taken() -> None:
+    brakes = Brakes()
+    put_on(brakes, 100.0)
+    assert brakes.left("group", 103.0) == 0
+    assert brakes.is_on("group")
+    brakes.take_off("group")
+    assert not brakes.is_on("group")
+    assert put_on(brakes, 104.0) == 106.0
+
+
+def test_one_groups_brake_is_no_other_groups_and_the_next_try_is_the_first_of_all() -> None:
+    brakes = Brakes()
+    assert brakes.next_try(100.0) is None
+    put_on(brakes, 100.0, ("main", None, "short"))
+    assert not brakes.is_on(("main", None, "long"))
+    assert not brakes.is_on(EVERYTHING)
+    assert brakes.any_group()
+    put_on(brakes, 101.0, EVERYTHING)
+    assert brakes.next_try(101.5) == 0.5
+    assert brakes.reason(EVERYTHING) == "why"

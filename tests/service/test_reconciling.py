@@ -1,0 +1,379 @@
+"""One cycle over many jobs: three answers told apart, and a cost that is of what is new; Slurm's answers are scripted.
+
+What real Slurms answer in these cases is in tests/clients and tests/end_to_end.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import event
+
+from lockstep_service.app import create_app
+from lockstep_service.boundary import Application
+from lockstep_service.dispatch import reconcile as module
+from lockstep_service.dispatch.reconcile import reconcile
+from lockstep_service.dispatch.watched import Watch, Watched
+from lockstep_service.jobs import repository
+from lockstep_service.settings import Settings
+from lockstep_service.tables import JobRow
+from lockstep_service.wire import now
+from lockstep_slurm.client import LocalClient
+from lockstep_slurm.client.protocol import SlurmJob, SlurmUnavailableError
+from lockstep_slurm.job.identity import slurm_name
+from lockstep_slurm.job.rundir import claim_file
+
+from .conftest import HandMadeRun, Json
+
+MANY = 8
+
+
+@dataclass
+class Answers:
+    """What Slurm answers next: None is silence."""
+
+    queue: list[SlurmJob] | None = field(default_factory=list)
+    records: list[SlurmJob] | None = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def tell(self, job: SlurmJob, **changes: object) -> None:
+        """Changes what is told of one job."""
+        assert self.queue is not None
+        self.queue = [replace(one, **changes) if one.id == job.id else one for one in self.queue]  # type: ignore[arg-type]
+
+
+class Scripted(LocalClient):
+    """A scheduler that says what the test wants."""
+
+    kind = "command"
+
+    def __init__(self, folder: Path, answers: Answers) -> None:
+        super().__init__(folder)
+        self._answers = answers
+
+    def queue(self) -> list[SlurmJob]:
+        self._answers.asked.append("queue")
+        if self._answers.queue is None:
+            raise SlurmUnavailableError("connection timed out")
+        return list(self._answers.queue)
+
+    def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
+        self._answers.asked.append("records")
+        if self._answers.records is None:
+            raise SlurmUnavailableError("the accounting database does not answer")
+        return [one for one in self._answers.records if one.id in set(ids)]
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def settings(database_url: str, lockstep_home: Path) -> Settings:
+    return Settings(home=lockstep_home, database_url=database_url, dispatch=False, exit_grace_seconds=0)
+
+
+@pytest.fixture
+def browser(settings: Settings, answers: Answers) -> Iterator[TestClient]:
+    client = Scripted(settings.home / "local", answers)
+    with TestClient(create_app(settings, client), base_url="http://127.0.0.1") as caller:
+        yield caller
+
+
+def dispatched(app: Application, api: TestClient, spec: Json, count: int) -> list[SlurmJob]:
+    """So many jobs in Slurm's hands, as they are told while they wait."""
+    told = []
+    for number in range(1, count + 1):
+        found = api.post("/api/v1/jobs", json=spec).raise_for_status().json()
+        with app.database.writing() as session:
+            row = repository.lock(session, found["id"])
+            assert row is not None
+            row.slurm_job_id, row.dispatched_at, row.phase = number, now(), "waiting"
+            repository.changed(session, row)
+        told.append(SlurmJob(number, slurm_name("digits", found["id"]), "PENDING", reason="Priority"))
+    return told
+
+
+@pytest.fixture
+def jobs(app: Application, api: TestClient, spec: Json, answers: Answers) -> list[SlurmJob]:
+    """Many jobs that wait, and have been looked at."""
+    told = dispatched(app, api, spec, MANY)
+    answers.queue = list(told)
+    assert reconcile(app)
+    assert not reconcile(app)
+    answers.asked.clear()
+    return told
+
+
+def row(app: Application, job: SlurmJob) -> JobRow:
+    with app.database.reading() as session:
+        found = repository.get(session, job.name.rpartition(".")[2])
+    assert found is not None
+    return found
+
+
+def run_of(app: Application, job: SlurmJob) -> HandMadeRun:
+    """Its run directory, as dispatch makes it."""
+    run = Path(row(app, job).run_dir)
+    for name in ("claims", "exit"):
+        (run / name).mkdir(parents=True, exist_ok=True)
+    return HandMadeRun(run)
+
+
+@contextmanager
+def statements(app: Application) -> Iterator[list[str]]:
+    """What the database is asked meanwhile."""
+    said: list[str] = []
+
+    def hear(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        said.append(statement)
+
+    event.listen(app.database.engine, "before_cursor_execute", hear)
+    try:
+        yield said
+    finally:
+        event.remove(app.database.engine, "before_cursor_execute", hear)
+
+
+def hide_runs(app: Application) -> None:
+    """No run directory can be read any more: a job whose files are looked at would show it."""
+    app.runs.rename(app.runs.with_name("elsewhere"))
+    app.runs.write_text("not a folder")
+
+
+class TestWithoutNews:
+    def test_a_cycle_takes_a_few_statements_and_no_file(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hide_runs(app)
+        with statements(app) as said:
+            assert not reconcile(app)
+        assert answers.asked == ["queue"]
+        assert len(said) <= 4, said
+        assert caplog.text == ""
+        assert all((found := row(app, job)).observed_at is not None and found.stale_since is None for job in jobs)
+
+    def test_an_estimate_that_moves_a_little_is_none(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        start = now() + timedelta(hours=1)
+        answers.tell(jobs[0], started=start)
+        assert not reconcile(app), "an estimate alone is nothing that moves"
+        kept, changed = row(app, jobs[0]).expected_start, row(app, jobs[0]).changed_at
+        assert kept == start
+        for seconds in (10, -20, 50):
+            answers.tell(jobs[0], started=start + timedelta(seconds=seconds))
+            reconcile(app)
+        assert (row(app, jobs[0]).expected_start, row(app, jobs[0]).changed_at) == (kept, changed)
+        answers.tell(jobs[0], started=start + timedelta(minutes=5))
+        reconcile(app)
+        assert row(app, jobs[0]).expected_start == start + timedelta(minutes=5)
+
+    def test_after_a_restart_nothing_is_written_for_what_the_rows_say_already(
+        self, app: Application, jobs: list[SlurmJob]
+    ) -> None:
+        before = [row(app, job).changed_at for job in jobs]
+        app.watch = Watch()
+        hide_runs(app)
+        with statements(app) as said:
+            assert not reconcile(app)
+        assert len(said) <= 6, said
+        assert [row(app, job).changed_at for job in jobs] == before
+
+    def test_those_are_noted_first_whose_last_note_is_oldest(
+        self, app: Application, jobs: list[SlurmJob], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_OBSERVED", MANY // 4)
+        began = now()
+        for _ in range(4):
+            reconcile(app)
+        assert all((noted := row(app, job).observed_at) is not None and noted > began for job in jobs)
+
+
+class TestNews:
+    def test_is_taken_of_those_that_have_it_alone(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        before = {job.id: row(app, job).changed_at for job in jobs}
+        answers.tell(jobs[3], state="RUNNING", reason=None, nodes=("node1",))
+        assert reconcile(app)
+        assert (row(app, jobs[3]).phase, row(app, jobs[3]).slurm_nodes) == ("running", ["node1"])
+        assert [job.id for job in jobs if row(app, job).changed_at != before[job.id]] == [jobs[3].id]
+
+    def test_what_somebody_else_changed_is_looked_at_anew(self, app: Application, jobs: list[SlurmJob]) -> None:
+        with app.database.writing() as session:
+            changed = repository.lock(session, row(app, jobs[0]).id)
+            assert changed is not None
+            changed.phase, changed.state = "running", "RUNNING"
+            repository.changed(session, changed)
+        reconcile(app)
+        assert (row(app, jobs[0]).phase, row(app, jobs[0]).state) == ("waiting", "PENDING")
+
+    def test_a_claim_and_an_exit_record_are_seen_without_slurms_saying_so(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        answers.tell(jobs[0], state="RUNNING", reason=None)
+        reconcile(app)
+        hand = run_of(app, jobs[0])
+        hand.claim(slurm_job_id=jobs[0].id)
+        assert reconcile(app)
+        assert [attempt.number for attempt in row(app, jobs[0]).attempts] == [1]
+        hand.end(code=3)
+        assert reconcile(app)
+        assert row(app, jobs[0]).attempts[0].exit_code == 3
+        assert str(row(app, jobs[0]).reason).startswith("It is ending")
+
+    def test_folders_in_which_nothing_was_put_are_not_read_again(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        hand = run_of(app, jobs[0])
+        hand.claim(slurm_job_id=jobs[0].id)
+        answers.tell(jobs[0], state="RUNNING", reason=None)
+        reconcile(app)
+        quiet = time.time() - 100
+        for change in ("nothing", "not JSON"):
+            claim_file(hand.run, 1).write_text(claim_file(hand.run, 1).read_text() if change == "nothing" else change)
+            for folder in ("claims", "exit"):
+                os.utime(hand.run / folder, (quiet, quiet))
+            with statements(app) as said:
+                assert not reconcile(app)
+        assert len(said) <= 4, said
+        assert app.watch.jobs[hand.id].settled
+
+    def test_too_much_at_once_is_taken_over_several_cycles_and_what_only_waits_comes_last(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_MOST", MANY // 4)
+        for job in jobs:
+            answers.tell(job, reason="Resources")
+        answers.tell(jobs[-1], state="CANCELLED", reason=None)
+        assert reconcile(app)
+        assert row(app, jobs[-1]).phase == "ended badly"
+        told = sum(row(app, job).slurm_reason == "Resources" for job in jobs)
+        assert told == MANY // 4 - 1
+        for _ in range(4):
+            reconcile(app)
+        assert all(row(app, job).slurm_reason == "Resources" for job in jobs[:-1])
+        assert not reconcile(app)
+
+
+class TestAbsence:
+    def test_a_name_that_is_not_its_own_is_another_job(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        # The controller lost its memory, and gives the numbers out again.
+        answers.queue = [replace(job, name="somebody.else", state="FAILED") for job in jobs]
+        reconcile(app)
+        assert {row(app, job).phase for job in jobs} == {"unknown"}
+
+    def test_records_are_asked_for_less_and_less_often(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        assert answers.queue is not None
+        answers.queue = answers.queue[1:]
+        for _ in range(2):
+            reconcile(app)
+        assert answers.asked == ["queue", "records"] * 2
+        gone = app.watch.jobs[row(app, jobs[0]).id]
+        assert gone.missed_at is not None
+        gone.missed_at -= 3600
+        answers.asked.clear()
+        reconcile(app)
+        assert answers.asked == ["queue"]
+        assert row(app, jobs[0]).phase == "unknown"
+        answers.queue.append(replace(jobs[0], state="RUNNING", reason=None))
+        reconcile(app)
+        assert row(app, jobs[0]).phase == "running"
+        assert app.watch.jobs[gone.id].missed_at is None
+
+    def test_a_record_ends_what_the_queue_has_forgotten(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        assert answers.queue is not None
+        answers.queue = answers.queue[1:]
+        answers.records = [replace(jobs[0], state="TIMEOUT", reason=None)]
+        reconcile(app)
+        assert (row(app, jobs[0]).phase, row(app, jobs[0]).state) == ("ended badly", "TIMEOUT")
+
+    def test_ranks_that_report_are_alive_whatever_slurm_has_forgotten(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        def heard(when: datetime) -> None:
+            with app.database.writing() as session:
+                found = repository.lock(session, row(app, jobs[0]).id)
+                assert found is not None
+                found.shipped_at = when
+
+        assert answers.queue is not None
+        answers.queue = answers.queue[1:]
+        heard(now())
+        reconcile(app)
+        assert (row(app, jobs[0]).phase, "still report" in str(row(app, jobs[0]).reason)) == ("running", True)
+        heard(now() - timedelta(minutes=2))
+        reconcile(app)
+        assert row(app, jobs[0]).phase == "unknown"
+
+
+class TestSilence:
+    def test_changes_nothing_but_that_it_is_stale_and_is_over_with_the_next_answer(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        told, answers.queue = answers.queue, None
+        before = [row(app, job).phase for job in jobs]
+        assert reconcile(app)
+        since = [row(app, job).stale_since for job in jobs]
+        assert None not in since
+        assert not reconcile(app)
+        assert [row(app, job).stale_since for job in jobs] == since
+        assert [row(app, job).phase for job in jobs] == before
+        answers.queue = told
+        reconcile(app)
+        assert {row(app, job).stale_since for job in jobs} == {None}
+
+    def test_of_the_records_is_none_of_the_queue(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        assert answers.queue is not None
+        answers.queue, answers.records = answers.queue[1:], None
+        reconcile(app)
+        assert row(app, jobs[0]).stale_since is not None
+        assert {row(app, job).stale_since for job in jobs[1:]} == {None}
+
+
+class TestRunsByHand:
+    def test_an_id_that_was_used_again_is_not_the_run(
+        self, api: TestClient, app: Application, answers: Answers, made_by_hand: Callable[[], HandMadeRun]
+    ) -> None:
+        hand = made_by_hand()
+        hand.claim(slurm_job_id=7)
+        mine = SlurmJob(7, "digits", "RUNNING", submitted=now() - timedelta(seconds=5), started=now())
+        answers.queue = [mine]
+        assert api.post("/api/v1/jobs/import", json={"run_dir": str(hand.run)}).json()["phase"] == "running"
+        reconcile(app)
+        hand.claim(slurm_job_id=7, pid=2**22 + 1)  # and its process has ended since, on a machine that was reset
+        answers.queue = [replace(mine, state="FAILED", submitted=now() + timedelta(hours=1))]
+        reconcile(app)
+        with app.database.reading() as session:
+            found = repository.get(session, hand.id)
+        assert found is not None
+        assert (found.phase, found.state) == ("unknown", "RUNNING")
+
+
+def test_of_two_files_within_a_moment_the_second_is_not_overlooked(tmp_path: Path) -> None:
+    job = Watched(
+        "x", now(), 1, "n", str(tmp_path), by_hand=False, client="command", stale=False, attempts=1, observed=0
+    )
+    job.has_read((time.time_ns() - 1000, 0))
+    assert job.folders is None
+    old = (time.time_ns() - 60 * 10**9, 0)
+    job.has_read(old)
+    assert job.folders == old
