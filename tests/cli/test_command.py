@@ -37,11 +37,21 @@ def test_a_subcommand_whose_extra_is_missing_says_what_to_install() -> None:
 
 def test_script_prints_the_script_alone(tmp_path: Path) -> None:
     ours = Lockstep(tmp_path, None)
-    done = ours.run("script", EXAMPLES / "digits.toml", "--set", "resources.nodes=3", "--runs", "/scratch/runs")
+    runs = tmp_path / "runs"
+    done = ours.run("script", EXAMPLES / "digits.toml", "--set", "resources.nodes=3", "--runs", runs)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n#SBATCH --job-name=digits\n#SBATCH --nodes=3\n")
-    assert "\nlockstep_runs=/scratch/runs\n" in done.stdout
+    assert f"\nlockstep_runs={runs}\n" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_script_for_a_folder_that_only_the_cluster_has_says_what_it_then_needs(tmp_path: Path) -> None:
+    done = Lockstep(tmp_path, None).run("script", EXAMPLES / "digits.toml", "--runs", "/dev/null/runs")
+    assert done.returncode == 0
+    assert "/dev/null/runs/library: Not a directory" in done.stderr
+    assert "has lockstep[worker] installed" in done.stderr
+    assert "\nlockstep_runs=/dev/null/runs\n" in done.stdout
+    assert "LOCKSTEP_LIBRARY" not in done.stdout
 
 
 def test_an_unknown_subcommand_or_option_is_bad_input(tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
-
-import httpx
-from httpx_sse import EventSource, connect_sse
+from typing import TYPE_CHECKING, Any, Self
 
 from lockstep_slurm.cli.home import NoServiceError, service_address
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.identity import is_job_id
+
+if TYPE_CHECKING:
+    import httpx
+    from httpx_sse import EventSource
 
 Json = dict[str, Any]
 # How many of the newest jobs a short name or a part of an id is looked for in.
@@ -37,6 +38,8 @@ class Api:
     """One connection to the service. Methods raise ``ProblemError``, or ``NoServiceError`` where it does not answer."""
 
     def __init__(self) -> None:
+        import httpx  # takes 90 ms, which a command without a service need not wait for
+
         self.address = service_address()
         self._client = httpx.Client(
             base_url=f"{self.address.url}/api/v1",
@@ -59,13 +62,16 @@ class Api:
         """The answer to a GET as text."""
         return self._send("GET", path).text
 
-    def post(self, path: str, body: object = None, headers: dict[str, str] | None = None) -> Json:
+    def post(self, path: str, body: object = None, headers: dict[str, str] | None = None, **query: str) -> Json:
         """The JSON answer to a POST."""
-        return self._json(self._send("POST", path, json=body, headers=headers))
+        return self._json(self._send("POST", path, json=body, headers=headers, params=query))
 
     @contextmanager
     def events(self, path: str, last_event_id: str | None) -> Iterator[EventSource]:
         """A server-sent event stream, continued after ``last_event_id`` where given."""
+        import httpx
+        from httpx_sse import connect_sse
+
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         with connect_sse(self._client, "GET", path, headers=headers, timeout=httpx.Timeout(45, connect=5)) as source:
             if source.response.is_error:
@@ -87,6 +93,8 @@ class Api:
         return str(found[0])
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own options
+        import httpx
+
         try:
             response = self._client.request(method, path, **options)
         except httpx.TransportError as error:

@@ -10,14 +10,23 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from lockstep_slurm.cli import timeline, verdict
 from lockstep_slurm.cli.api import Api, Json
-from lockstep_slurm.cli.output import Exit, age, console, errors, number, phase, print_json
+from lockstep_slurm.cli.output import Exit, age, console, errors, number, phase, print_json, until
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the end of one, or a name (the newest).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document for scripts.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put over the file, such as resources.nodes=4.")
 ]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Follow the job to its end; exit 0 only if it ended well.")]
+KeyOption = Annotated[
+    str | None, typer.Option("--idempotency-key", help="The same key submits once, however often it is sent.")
+]
+AfterOption = Annotated[
+    str | None, typer.Option("--after", metavar="JOB", help="Start only when that job has ended well.")
+]
+AfterAnyOption = Annotated[bool, typer.Option("--after-any", help="With --after: any end of that job will do.")]
 SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The job's spec, a TOML file.")]
 
 
@@ -25,28 +34,52 @@ def submit(
     file: SpecArgument,
     settings: SetOption = None,
     *,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow the job to its end; exit 0 only if it ended well.")
+    watch: WatchOption = False,
+    key: KeyOption = None,
+    after: AfterOption = None,
+    after_any: AfterAnyOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Store and submit nothing: show script, placement, and what Slurm says of it."),
     ] = False,
-    key: Annotated[
-        str | None, typer.Option("--idempotency-key", help="The same key submits once, however often it is sent.")
-    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a training to the service."""
     from lockstep_slurm.job import file as spec_file
 
     spec = spec_file.read(file, settings or ())
+    document = spec.model_dump(mode="json", exclude_none=True)
     with Api() as api:
-        headers = {"Idempotency-Key": key} if key else None
-        job = api.post("/jobs", spec.model_dump(mode="json", exclude_none=True), headers)
-        errors.print(
-            f"{job['name']} {job['id']} accepted; {api.address.url}/jobs/{job['id']}", markup=False, soft_wrap=True
-        )
-        if watch:
-            _follow(api, job["id"], as_json=as_json)
-        elif as_json:
-            print_json(job)
+        if dry_run:
+            from lockstep_slurm.cli import preview
+
+            raise typer.Exit(preview.show(api, document, as_json=as_json))
+        submit_to(api, "/jobs", document, watch=watch, key=key, after=(after, after_any), as_json=as_json)
+
+
+def submit_to(
+    api: Api,
+    path: str,
+    body: Json,
+    *,
+    watch: bool,
+    key: str | None,
+    after: tuple[str | None, bool],
+    as_json: bool,
+) -> None:
+    """Makes a job by ``POST path`` and says so, or follows it; ``after``: what ``--after`` and ``--after-any`` said."""
+    before, any_end = after
+    if any_end and before is None:
+        raise typer.BadParameter("is for --after JOB", param_hint="--after-any")
+    query = {"after": api.job_id(before), "after_any": str(any_end).lower()} if before is not None else {}
+    job = api.post(path, body, {"Idempotency-Key": key} if key else None, **query)
+    errors.print(
+        f"{job['name']} {job['id']} accepted; {api.address.url}/jobs/{job['id']}", markup=False, soft_wrap=True
+    )
+    if watch:
+        _follow(api, job["id"], as_json=as_json)
+    elif as_json:
+        print_json(job)
 
 
 def ls(
@@ -91,11 +124,13 @@ def ls(
 
 
 def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
-    """Show one job: Slurm's state, attempts, and the newest figures."""
+    """Show one job: state, attempts, the newest figures, whether its threads sit where they should, what happened."""
     with Api() as api:
         found = api.get(f"/jobs/{api.job_id(job)}")
+        placement = api.get(f"/jobs/{found['id']}/placement", brief="true") if found["verdicts"] else None
+        happened = timeline.read(api, found["id"])
     if as_json:
-        print_json(found)
+        print_json(found | {"placement": placement, "timeline": happened})
         return
     last = found["last"]
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -105,12 +140,27 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
         ("phase", phase(found)),
         ("Slurm", f"job {found['slurm_job_id'] or '-'}, {found['state'] or 'no state yet'} {' '.join(found['flags'])}"),
         ("reason", Text(found["reason"] or "-")),
+        *((("Slurm's word", Text(found["slurm_reason"])),) if found["slurm_reason"] else ()),
+        *(
+            (("may start", f"in {until(found['expected_start'])}, by Slurm's estimate"),)
+            if found["expected_start"]
+            else ()
+        ),
+        *(
+            (("after", f"{found['after']}, {'any end' if found['after_any'] else 'if it ends well'}"),)
+            if found["after"]
+            else ()
+        ),
+        *((("rerun of", found["rerun_of"]),) if found["rerun_of"] else ()),
         ("nodes", ", ".join(found["nodes"]) or f"{found['nodes_requested']} asked for"),
         ("ranks", str(found["ranks"])),
+        ("placement", verdict.line(found)),
         ("step", f"{last['step'] or 0} of {last['steps'] or '?'}"),
-        ("throughput", f"{number(last['samples_per_s'])} samples/s"),
+        ("throughput", f"{number(last['samples_per_s'])} samples/s" + _of_ranks(last, found["ranks"])),
         ("loss", number(last["loss"])),
         ("accuracy", number(last["accuracy"])),
+        ("CPUs", f"{number(last['cpus'])} in use per rank"),
+        ("network", _network(last)),
         ("submitted", f"{age(found['created_at'])} ago"),
         ("observed", f"{age(found['observed_at'])} ago" + (" (stale)" if found["stale_since"] else "")),
         ("files", Text(found["run_dir"])),
@@ -125,6 +175,10 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
             f"restart {attempt['restart_count']}, on {', '.join(attempt['nodes'])}: {end} {attempt['message'] or ''}",
             markup=False,
         )
+    for sentence in verdict.sentences(placement) if placement is not None else ():
+        console.print(sentence, markup=False, soft_wrap=True)
+    for line in timeline.lines(happened):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def watch(job: JobArgument, *, as_json: JsonOption = False) -> None:
@@ -206,3 +260,16 @@ def _print_log(api: Api, job_id: str, offset: int) -> int:
         if page["next_offset"] == offset or page["next_offset"] >= page["size"]:
             return int(page["next_offset"])
         offset = page["next_offset"]
+
+
+def _of_ranks(last: Json, ranks: int) -> str:
+    """Whose throughput it is, where not every rank told one: a script may print it on its first rank only."""
+    told = last["samples_per_s_ranks"]
+    return "" if told in (None, ranks) else f" (told by {told} of {ranks} ranks)"
+
+
+def _network(last: Json) -> str:
+    received, sent = last["received_bytes_per_s"], last["sent_bytes_per_s"]
+    if received is None or sent is None:
+        return "-"
+    return f"{number(received / 1e6)} MB/s in, {number(sent / 1e6)} MB/s out per node"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lockstep_slurm.cli import cluster, jobs, script, serve
+from lockstep_slurm.cli import cluster, control, doctor, jobs, plan, prune, script, serve, worker
 from lockstep_slurm.cli.api import ProblemError
 from lockstep_slurm.cli.home import NoServiceError
 from lockstep_slurm.cli.output import Exit, console, errors
@@ -28,9 +28,18 @@ app.command()(jobs.show)
 app.command()(jobs.watch)
 app.command()(jobs.logs)
 app.command()(jobs.cancel)
+app.command()(control.rerun)
+app.command()(control.hold)
+app.command()(control.release)
+app.command()(control.requeue)
 app.command()(script.script)
+app.command()(plan.plan)
 app.command("import")(jobs.import_run)
+app.command()(doctor.doctor)
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(worker.app, name="worker")
+app.command("open")(serve.open_)
+app.command()(prune.prune)
 app.command()(serve.token)
 
 

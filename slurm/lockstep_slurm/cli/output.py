@@ -62,9 +62,15 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def age(time: str | None) -> str:
     """How long ago an RFC 3339 time was, in one unit."""
-    if time is None:
-        return "-"
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+    return "-" if time is None else _in_one_unit((datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds())
+
+
+def until(time: str) -> str:
+    """In how long an RFC 3339 time will be, in one unit; 0 s where it has passed."""
+    return _in_one_unit((datetime.fromisoformat(time) - datetime.now(UTC)).total_seconds())
+
+
+def _in_one_unit(seconds: float) -> str:
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"
