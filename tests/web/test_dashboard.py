@@ -12,34 +12,12 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from support.lockstep import Lockstep
+from support.placements import RunOnNodes, machine
+from support.waiting import spec_file
 
 DIST = Path(__file__).parents[2] / "web" / "dist"
 ONE_RANK = ("resources.nodes=1", "training.model=digits-mlp")
 TRAINING_MS = 90_000
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lockstep]:
-    """A service that runs jobs on this machine."""
-    assert (DIST / "index.html").is_file(), (
-        "web/dist is missing; run: npm --prefix web ci && npm --prefix web run build"
-    )
-    ours = Lockstep(tmp_path_factory.mktemp("home"), None)
-    ours.start("local")
-    try:
-        yield ours
-    finally:
-        ours.kill(signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=str(chromium), args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -66,21 +44,23 @@ def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
     assert complaints == []
 
 
-def address(service: Lockstep, path: str = "/", *, token: bool = True) -> str:
-    url = json.loads((service.home / "service.json").read_text())["url"] + path
-    return f"{url}#token={service.token}" if token else url
+def address(service: Lockstep, path: str = "/", *, link: bool = True) -> str:
+    if not link:
+        return str(json.loads((service.home / "service.json").read_text())["url"]) + path
+    base, _, code = service.link().partition("/#")
+    return f"{base}{path}#{code}"
 
 
 def test_nobody_gets_in_without_the_token(service: Lockstep, page: Page) -> None:
-    page.goto(address(service, token=False))
+    page.goto(address(service, link=False))
     expect(page.get_by_test_id("sign-in")).to_be_visible()
-    expect(page.get_by_test_id("sign-in")).to_contain_text("lockstep token")
+    expect(page.get_by_test_id("sign-in")).to_contain_text("lockstep open")
     page.get_by_label("Token").fill("not-the-token")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).not_to_be_empty()
     page.get_by_label("Token").fill(service.token)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_test_id("sign-in")).to_be_visible()
     page.reload()
@@ -90,7 +70,7 @@ def test_nobody_gets_in_without_the_token(service: Lockstep, page: Page) -> None
 def test_a_training_from_the_empty_list_to_its_end(service: Lockstep, page: Page) -> None:
     page.goto(address(service))
     expect(page.get_by_test_id("empty")).to_contain_text("lockstep submit examples/digits.toml --watch")
-    assert service.token not in page.url
+    assert "code" not in page.url
     assert service.token not in page.evaluate("JSON.stringify({...localStorage, ...sessionStorage}) + document.cookie")
 
     job = service.submit(*ONE_RANK, "training.epochs=12")
@@ -118,6 +98,8 @@ def test_a_training_from_the_empty_list_to_its_end(service: Lockstep, page: Page
     expect(page.get_by_test_id("log")).to_contain_text("epoch 12")
     page.get_by_test_id("tab-script").click()
     expect(page.get_by_test_id("script")).to_contain_text("#SBATCH --nodes=1")
+    page.get_by_test_id("tab-timeline").click()
+    expect(page.get_by_test_id("timeline-entry").last).to_contain_text("It ended well.")
     page.get_by_test_id("tab-attempts").click()
     expect(page.get_by_test_id("attempt-row")).to_contain_text("exit code 0")
     page.get_by_test_id("tab-spec").click()
@@ -166,10 +148,111 @@ def test_a_job_is_cancelled_only_after_a_question(service: Lockstep, page: Page,
     expect(page.get_by_test_id("cancel")).to_be_hidden()
 
 
+def test_what_happens_to_a_job_comes_by_itself(service: Lockstep, page: Page, long_job: str) -> None:
+    page.goto(address(service, f"/jobs/{long_job}?tab=timeline"))
+    entries = page.get_by_test_id("timeline-entry")
+    expect(entries.first).to_contain_text("It was stored.")
+    expect(page.locator("[data-kind=attempt]")).to_contain_text("Attempt 1 began with 1 rank", timeout=TRAINING_MS)
+    service.run("cancel", long_job)
+    end = page.locator("[data-testid=timeline-entry][data-kind='ended badly']")
+    expect(end).to_contain_text("It ended badly: it was cancelled on request.", timeout=60_000)
+    expect(page.locator("[data-kind=asked]").first).to_contain_text("Its owner asked for its end.")
+    expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=60_000)
+    happened = service.json("show", long_job)["timeline"]
+    expect(entries.locator(".said")).to_have_text([entry["text"] for entry in happened])
+    with page.expect_navigation():
+        page.reload()
+    expect(entries).to_have_count(len(happened))
+
+
+@pytest.fixture
+def endless_job(service: Lockstep) -> Iterator[str]:
+    """A job of the standard library alone that has the only slot; it is ended with the test."""
+    job = service.submit(example=str(spec_file(service.home, Path("/nowhere/ever"))))
+    yield job
+    service.run("cancel", job)
+
+
+def test_a_job_is_held_released_requeued_and_run_again(service: Lockstep, page: Page, endless_job: str) -> None:
+    behind = service.submit(example=str(spec_file(service.home, DIST)))
+    page.goto(address(service, f"/jobs/{behind}"))
+    page.get_by_test_id("hold").click()
+    expect(page.get_by_test_id("release")).to_be_visible(timeout=TRAINING_MS)
+    expect(page.get_by_test_id("slurm-state")).to_have_text("PENDING", timeout=TRAINING_MS)
+    assert service.job(behind)["held"]
+
+    # The only slot is another job's, which the requeue ends and starts again.
+    page.goto(address(service, f"/jobs/{endless_job}"))
+    page.get_by_test_id("requeue").click(timeout=TRAINING_MS)
+    page.get_by_role("button", name="Keep it running").click()
+    page.get_by_test_id("requeue").click()
+    page.get_by_test_id("requeue-confirm").click()
+    page.get_by_test_id("tab-attempts").click()
+    expect(page.get_by_test_id("attempt-row")).to_have_count(2, timeout=TRAINING_MS)
+    service.run("cancel", endless_job)
+    expect(page.get_by_test_id("rerun")).to_be_visible(timeout=TRAINING_MS)
+
+    page.goto(address(service, f"/jobs/{behind}"))
+    page.get_by_test_id("release").click()
+    expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=TRAINING_MS)
+    page.get_by_test_id("rerun").click()
+    again = page.get_by_test_id("job")
+    expect(again).not_to_have_attribute("data-job-id", behind)
+    expect(page.locator(".facts")).to_contain_text("Run again from")
+    expect(again).to_have_attribute("data-complete", "true", timeout=TRAINING_MS)
+    assert service.job(str(again.get_attribute("data-job-id")))["rerun_of"] == behind
+    page.locator(".facts").get_by_role("link", name=behind[-12:]).click()
+    expect(page.get_by_test_id("job")).to_have_attribute("data-job-id", behind)
+
+
+def test_a_verdict_comes_by_itself_and_names_the_thread_that_is_elsewhere(
+    service: Lockstep, page: Page, tmp_path: Path
+) -> None:
+    run = RunOnNodes(tmp_path / "runs", machine(sockets=2, numa_per_socket=4, l3_per_numa=2, cores_per_l3=8))
+    run.tell_plan(0)
+    service.run("import", run.run)
+    page.goto(address(service, f"/jobs/{run.run.name}"))
+    page.get_by_test_id("tab-placement").click()
+    expect(page.get_by_test_id("cpu")).to_have_count(256)
+    expect(page.get_by_test_id("verdict-words")).to_contain_text("no rank has said yet")
+    run.tell_plan(1, grant=["Slurm bound nothing on this node: its TaskPlugin is without affinity"])
+    for rank in (0, 1, 2):
+        run.tell_verdict(rank)
+    expect(page.get_by_test_id("verdict-words")).to_contain_text("3 of 4 ranks have said", timeout=30_000)
+    # CPU 127 is where the second rank of each node keeps its Horovod thread.
+    (sentence,) = run.tell_verdict(3, moved={"horovod": (4, 5)}).deviations
+    expect(page.locator(".job-head").get_by_test_id("verdict")).to_have_text("deviates", timeout=30_000)
+    expect(page.get_by_test_id("sentence")).to_have_count(2)
+    expect(page.get_by_test_id("sentence").first).to_contain_text(f"node2, rank 3{sentence}")
+    expect(page.get_by_test_id("sentence").last).to_contain_text("TaskPlugin is without affinity")
+
+    marks = page.get_by_test_id("node-mark")
+    expect(marks.nth(0)).to_have_attribute("data-result", "as planned")
+    expect(marks.nth(1)).to_have_attribute("data-result", "deviates")
+    marks.nth(0).click()
+    expect(page.locator("[data-testid=cpu][data-deviates=true]")).to_have_count(0)
+    marks.nth(1).click()
+    expect(page.locator("[data-testid=core-map]")).to_have_attribute("data-node", "node2")
+    expect(page.locator("[data-testid=cpu][data-deviates=true]")).to_have_count(2)
+    page.locator("[data-cpu='127']").hover()
+    expect(page.get_by_test_id("cpu-details")).to_contain_text("Horovod’s background thread")
+    page.locator("[data-cpu='5']").focus()
+    expect(page.get_by_test_id("cpu-details")).to_contain_text("planned CPU 127, allowed CPUs 4,5, last ran on CPU 4")
+    expect(page.get_by_test_id("cpu-details")).to_contain_text(sentence)
+    page.get_by_test_id("threads").click()
+    expect(page.get_by_test_id("thread-row").first).to_contain_text(sentence)
+    widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert widths[0] <= widths[1], "the page scrolls sideways on a laptop"
+    page.get_by_test_id("tab-overview").click()
+    expect(page.get_by_test_id("banner-deviates")).to_contain_text("1 of 4 ranks")
+    run.end()
+    expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=60_000)
+
+
 def test_a_job_that_is_not_there(service: Lockstep, page: Page) -> None:
     page.goto(address(service, "/jobs/019aaf3e-0000-7000-8000-000000000000"))
     expect(page.get_by_test_id("error")).to_contain_text("019aaf3e-0000-7000-8000-000000000000")
     page.get_by_test_id("error").get_by_role("link", name="All jobs").click()
-    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
-    page.goto(address(service, "/no/such/page", token=False))
+    expect(page.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
+    page.goto(address(service, "/no/such/page", link=False))
     expect(page.get_by_test_id("not-found")).to_be_visible()

@@ -2,23 +2,23 @@
 // Signing in by the address, and errors that a person can read.
 import { describe, expect, it } from "vitest";
 import { asProblem, Problem, problemFrom } from "./problem";
-import { takeToken } from "./session";
+import { takeCode } from "./session";
 
-describe("the token in the address", () => {
+describe("the code in the address", () => {
   const open = (address: string) => {
     window.history.replaceState(null, "", address);
-    const token = takeToken(window.location, window.history);
-    return { token, left: window.location.pathname + window.location.search + window.location.hash };
+    const code = takeCode(window.location, window.history);
+    return { code, left: window.location.pathname + window.location.search + window.location.hash };
   };
 
   it("is taken and leaves nothing of itself behind", () => {
-    expect(open("/jobs/7?tab=log#token=s3cr%2Bt")).toEqual({ token: "s3cr+t", left: "/jobs/7?tab=log" });
+    expect(open("/jobs/7?tab=log#code=s3cr%2Bt")).toEqual({ code: "s3cr+t", left: "/jobs/7?tab=log" });
     expect(window.history.length).toBe(1);
   });
 
   it("leaves another fragment as it is", () => {
-    expect(open("/#main")).toEqual({ token: null, left: "/#main" });
-    expect(open("/#token=a&b=1")).toEqual({ token: "a", left: "/#b=1" });
+    expect(open("/#main")).toEqual({ code: null, left: "/#main" });
+    expect(open("/#code=a&b=1")).toEqual({ code: "a", left: "/#b=1" });
   });
 });
 

@@ -1,7 +1,7 @@
-// Who is signed in; signing in with a token from the address bar or the form; signing out.
+// Who is signed in; signing in with a link's code or with the token; signing out.
 import { queryOptions } from "@tanstack/react-query";
 import { api, body } from "./client";
-import { Problem } from "./problem";
+import { asProblem, Problem } from "./problem";
 
 export const sessionQuery = queryOptions({
   queryKey: ["session"] as const,
@@ -16,21 +16,35 @@ export const sessionQuery = queryOptions({
   staleTime: Infinity,
 });
 
-export async function signIn(token: string): Promise<void> {
-  await api.POST("/api/v1/session", { body: { token } });
+export async function signIn(by: { token: string } | { code: string }): Promise<void> {
+  await api.POST("/api/v1/session", { body: by });
 }
 
 export async function signOut(): Promise<void> {
   await api.DELETE("/api/v1/session");
 }
 
-/** The token in `#token=...`, taken out of the address bar and of the history entry; null when there is none. */
-export function takeToken(location: Location, history: History): string | null {
+/** The code in `#code=...`, taken out of the address bar and of the history entry; null when there is none. */
+export function takeCode(location: Location, history: History): string | null {
   const fragment = new URLSearchParams(location.hash.slice(1));
-  const token = fragment.get("token");
-  if (token === null) return null;
-  fragment.delete("token");
+  const code = fragment.get("code");
+  if (code === null) return null;
+  fragment.delete("code");
   const rest = fragment.toString();
   history.replaceState(history.state, "", location.pathname + location.search + (rest ? `#${rest}` : ""));
-  return token;
+  return code;
 }
+
+let refusal: string | null = null;
+
+/** Signs in by a link's code; why that failed is kept for the sign-in form. */
+export async function followLink(code: string): Promise<void> {
+  try {
+    await signIn({ code });
+  } catch (error) {
+    refusal = asProblem(error).detail;
+  }
+}
+
+/** Why the link that brought somebody here did not let them in; null where it did, or there was none. */
+export const linkRefusal = (): string | null => refusal;

@@ -17,3 +17,12 @@ export type RankFigures = Schemas["RankFigures"];
 /** The data of a job's events, by the event's name. */
 export type JobEvents = Schemas["JobEvent"];
 export type JobsChanged = Schemas["JobsChanged"];
+/** One thing that happened to a job. */
+export type TimelineEntry = Schemas["TimelineEntry"];
+export type JobPlacement = Schemas["JobPlacement"];
+export type NodePlacement = Schemas["NodePlacement"];
+export type RankPlan = Schemas["RankPlan"];
+export type ThreadVerdict = Schemas["ThreadVerdict"];
+/** How many ranks came to which result. */
+export type Verdicts = Schemas["Verdicts"];
+export type Result = NonNullable<Job["verdict"]>;

@@ -1,7 +1,7 @@
 // Which metric is drawn where: the ones every training has, and whatever else a script reports.
 import type { MetricSeries } from "../api/types";
-import { figure, percent, seconds } from "../format/numbers";
-import { percentTicks, plainTicks, secondTicks } from "../format/ticks";
+import { byteRate, figure, percent, seconds } from "../format/numbers";
+import { byteRateTicks, percentTicks, plainTicks, secondTicks } from "../format/ticks";
 import type { ChartSpec } from "./Chart";
 
 export const THROUGHPUT: ChartSpec = {
@@ -55,6 +55,32 @@ const STEP_TIME: ChartSpec = {
   ticks: secondTicks,
   zero: true,
 };
+
+const CPUS: ChartSpec = {
+  id: "cpus",
+  title: "CPUs in use",
+  unit: "per rank",
+  curves: [{ name: "cpus", label: "CPUs", color: "--series-1" }],
+  format: (value) => figure(value),
+  ticks: plainTicks,
+  zero: true,
+};
+
+const NETWORK: ChartSpec = {
+  id: "network",
+  title: "Network",
+  unit: "per node",
+  curves: [
+    { name: "received_bytes_per_s", label: "in", color: "--series-2" },
+    { name: "sent_bytes_per_s", label: "out", color: "--series-3" },
+  ],
+  format: byteRate,
+  ticks: byteRateTicks,
+  zero: true,
+};
+
+/** What the ranks take, as the kernel counts it: by time, since their samples are no steps. */
+export const USAGE = [CPUS, NETWORK];
 
 /** Charts beneath the two main ones, when there is something in them. */
 const SECONDARY = [ACCURACY, COMMUNICATION, STEP_TIME];

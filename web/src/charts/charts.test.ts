@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { MetricSeries } from "../api/types";
 import { makeAxis } from "./axis";
-import { moreCharts, THROUGHPUT } from "./catalog";
+import { moreCharts, THROUGHPUT, USAGE } from "./catalog";
 import { readings } from "./readout";
 import { makeTable } from "./table";
 import { runningMean } from "./trend";
@@ -55,6 +55,12 @@ describe("the table", () => {
     const table = makeTable([one], THROUGHPUT.curves, makeAxis([one], "step"));
     expect(table.data).toEqual([[1], [300], [280], [320]]);
     expect(table.columns.map((column) => column.part)).toEqual(["value", "min", "max"]);
+  });
+
+  it("draws the CPUs of the ranks as their mean, between the idlest and the busiest, in seconds of running", () => {
+    const one = series("cpus", 1, [1, 2], { kind: "usage", value: [1.5, 2], min: [1, 2], max: [2, 2] });
+    const table = makeTable([one], USAGE[0]?.curves ?? [], makeAxis([one], "time"));
+    expect(table.data).toEqual([[0, 1], [1.5, 2], [1, 2], [2, 2]]);
   });
 
   it("has no band for one rank or for an evaluation", () => {

@@ -34,6 +34,7 @@ export function useJobEvents(id: string): LiveJob {
       update({ last: (data as JobEvents["metrics"]).last });
       refreshMetrics();
     },
+    timeline: () => void queries.invalidateQueries({ queryKey: keys.timeline(id) }),
     log: (data) => setLogSize((data as JobEvents["log"]).size),
     end: (data) => {
       update(data as JobEvents["end"]);

@@ -1,7 +1,7 @@
 // Numbers, times and labels read as people write them.
 import { describe, expect, it } from "vitest";
-import { bytes, count, figure, percent, plural, seconds, UNKNOWN } from "./numbers";
-import { clock, percentTicks, plainTicks, secondTicks } from "./ticks";
+import { byteRate, bytes, count, figure, percent, plural, seconds, UNKNOWN } from "./numbers";
+import { byteRateTicks, clock, percentTicks, plainTicks, secondTicks } from "./ticks";
 import { ago, duration, elapsed } from "./times";
 
 describe("numbers", () => {
@@ -20,6 +20,8 @@ describe("numbers", () => {
   it("carry the unit that suits them", () => {
     expect([0.0000042, 0.0032, 1.4, 0].map(seconds)).toEqual(["4.20 µs", "3.20 ms", "1.40 s", "0 s"]);
     expect([0, 1023, 65_536, 5 * 2 ** 30].map(bytes)).toEqual(["0 B", "1,023 B", "64.0 KiB", "5.00 GiB"]);
+    expect([0, 1500, 110e6].map(byteRate)).toEqual(["0 B/s", "1.50 kB/s", "110 MB/s"]);
+    expect(byteRateTicks([0, 50e6, 100e6], 50e6)).toEqual(["0 MB/s", "50 MB/s", "100 MB/s"]);
     expect(percent(0.9781)).toBe("97.8\u202f%");
     expect([plural(1, "node"), plural(2, "node")]).toEqual(["1 node", "2 nodes"]);
   });

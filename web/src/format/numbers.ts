@@ -59,6 +59,19 @@ export function bytes(value: Maybe): string {
   return `${unit === 0 ? grouped.format(rest) : figure(rest)} ${units[unit] ?? ""}`;
 }
 
+/** Bytes per second in decimal units, as network links are sold: 12.5 MB/s */
+export function byteRate(value: Maybe): string {
+  if (!known(value)) return UNKNOWN;
+  const units = ["B/s", "kB/s", "MB/s", "GB/s", "TB/s"];
+  let unit = 0;
+  let rest = value;
+  while (Math.abs(rest) >= 1000 && unit < units.length - 1) {
+    rest /= 1000;
+    unit += 1;
+  }
+  return `${figure(rest)} ${units[unit] ?? ""}`;
+}
+
 /** "1 node", "2 nodes" */
 export function plural(value: number, noun: string): string {
   return `${grouped.format(value)} ${noun}${value === 1 ? "" : "s"}`;

@@ -27,6 +27,19 @@ const TIME_UNITS: [string, number][] = [
   ["µs", 1e6],
 ];
 
+const BYTE_UNITS: [string, number][] = [
+  ["GB/s", 1e-9],
+  ["MB/s", 1e-6],
+  ["kB/s", 1e-3],
+];
+
+/** All labels in the unit that suits the largest, as `byteRate` has them. */
+export const byteRateTicks: Ticks = (values, increment) => {
+  const largest = Math.max(...values.map(Math.abs));
+  const [unit, factor] = BYTE_UNITS.find(([, scale]) => largest * scale >= 1) ?? ["B/s", 1];
+  return values.map((value) => `${plainTick(value * factor, increment === null ? null : increment * factor)} ${unit}`);
+};
+
 /** All labels in the unit that suits the largest. */
 export const secondTicks: Ticks = (values, increment) => {
   const largest = Math.max(...values.map(Math.abs));

@@ -1,6 +1,7 @@
 // Times as people read them. Moments come as RFC 3339 text, lengths in seconds.
 import { formatDistanceStrict, intervalToDuration } from "date-fns";
 
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long" });
 
 /** "3 minutes ago"; a moment within the last seconds, or a clock a little ahead of ours, is "just now". */
@@ -13,6 +14,11 @@ export function ago(moment: string, now: number): string {
 /** The full date and time in the reader's own zone. */
 export function exact(moment: string): string {
   return absolute.format(new Date(moment));
+}
+
+/** Hours, minutes and seconds in the reader's own zone. */
+export function timeOfDay(moment: string): string {
+  return clock.format(new Date(moment));
 }
 
 /** Two units are enough: 42 s · 3 min 05 s · 2 h 10 min · 1 d 4 h */

@@ -1,13 +1,15 @@
-// A job's name, how it stands, where it runs, and the one thing that can be done to it.
+// A job's name, how it stands, where it runs, and what can be done to it.
 import { Link } from "@tanstack/react-router";
 import type { Job } from "../api/types";
 import type { Connection } from "../events/stream";
 import { UNKNOWN } from "../format/numbers";
+import { VerdictLink } from "../placement/VerdictLink";
 import { Live } from "../ui/Live";
 import { PhaseBadge, SlurmState } from "../ui/PhaseBadge";
 import { Prose } from "../ui/Prose";
 import { RelativeTime } from "../ui/RelativeTime";
 import { CancelButton } from "./CancelButton";
+import { JobActions } from "./JobActions";
 import { isOver } from "./phase";
 import { shape } from "./shape";
 
@@ -25,6 +27,7 @@ export function JobHeader({ job, connection }: { job: Job; connection: Connectio
         {waitingFor && <span className="waiting-for"><Prose text={job.reason ?? ""} /></span>}
         <span className="job-actions">
           <Live connection={connection} />
+          <JobActions job={job} />
           {!isOver(job.phase) && !job.by_hand && <CancelButton id={job.id} name={job.name} />}
         </span>
       </div>
@@ -32,12 +35,25 @@ export function JobHeader({ job, connection }: { job: Job; connection: Connectio
         <Fact name={job.client === "local" ? "Ran" : "Slurm job"}>
           {job.client === "local" ? "without Slurm" : <span className="mono">{job.slurm_job_id ?? UNKNOWN}</span>}
         </Fact>
-        <Fact name="Placement">{shape(job).long}</Fact>
+        <Fact name="Placement">
+          {shape(job).long}
+          <VerdictLink job={job} />
+        </Fact>
         {job.nodes.length > 0 && (
           <Fact name="On">
             <span className="mono nodes" title={job.nodes.join(", ")}>
               {job.nodes.join(", ")}
             </span>
+          </Fact>
+        )}
+        {job.after && (
+          <Fact name="After">
+            <JobLink id={job.after} />, {job.after_any ? "whatever its end" : "if it ends well"}
+          </Fact>
+        )}
+        {job.rerun_of && (
+          <Fact name="Run again from">
+            <JobLink id={job.rerun_of} />
           </Fact>
         )}
         <Fact name="Submitted">
@@ -58,6 +74,14 @@ export function JobHeader({ job, connection }: { job: Job; connection: Connectio
         </Fact>
       </dl>
     </header>
+  );
+}
+
+function JobLink({ id }: { id: string }) {
+  return (
+    <Link to="/jobs/$id" params={{ id }} className="mono">
+      {id.slice(-12)}
+    </Link>
   );
 }
 

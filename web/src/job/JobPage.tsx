@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { jobQuery, metricsQuery } from "../api/jobs";
 import { useJobEvents } from "../events/useJobEvents";
+import { PlacementTab } from "../placement/PlacementTab";
 import { ErrorView } from "../ui/ErrorView";
 import { AttemptsTab } from "./AttemptsTab";
 import { Banners } from "./Banners";
@@ -14,6 +15,7 @@ import { ScriptTab } from "./ScriptTab";
 import { SpecTab } from "./SpecTab";
 import { TabBar } from "./TabBar";
 import type { Tab } from "./tabs";
+import { TimelineTab } from "./TimelineTab";
 import { useJobTitle } from "./useJobTitle";
 
 export function JobPage({ id, tab }: { id: string; tab: Tab }) {
@@ -35,14 +37,16 @@ export function JobPage({ id, tab }: { id: string; tab: Tab }) {
   return (
     <article className="job" data-testid="job" data-job-id={id} data-complete={complete}>
       <JobHeader job={job.data} connection={connection} />
-      <Banners job={job.data} connection={connection} />
+      <Banners job={job.data} connection={connection} tab={tab} />
       <KeyFigures job={job.data} metrics={metrics.data} />
       <TabBar id={id} attempts={job.data.attempts.length} />
       {tab === "overview" && <OverviewTab job={job.data} metrics={metrics} />}
+      {tab === "placement" && <PlacementTab job={job.data} />}
+      {tab === "timeline" && <TimelineTab id={id} />}
       {tab === "attempts" && <AttemptsTab attempts={job.data.attempts} />}
       {tab === "script" && <ScriptTab id={id} name={job.data.name} />}
       {tab === "log" && <LogTab id={id} name={job.data.name} attempts={job.data.attempts} size={logSize} />}
-      {tab === "spec" && <SpecTab spec={job.data.spec} runDir={job.data.run_dir} />}
+      {tab === "spec" && <SpecTab spec={job.data.spec} filled={job.data.filled} runDir={job.data.run_dir} />}
     </article>
   );
 }

@@ -15,10 +15,11 @@ export function KeyFigures({ job, metrics }: { job: JobWithSpec; metrics: Metric
   return (
     <section className="figures panel" aria-label="Key figures">
       <div className="figure-row">
-        <Figure id="samples-per-s" name="Throughput" value={figure(last.samples_per_s)} unit="samples/s" />
+        <Figure id="samples-per-s" name={throughputName(job)} value={figure(last.samples_per_s)} unit="samples/s" />
         <Figure id="loss" name="Loss" value={figure(last.loss)} />
         <Figure id="accuracy" name="Accuracy" value={percent(last.accuracy)} />
         <Figure id="communication" name="Communication" value={percent(last.communication_share)} unit="of step time" />
+        <Figure id="cpus" name="CPUs in use" value={figure(last.cpus)} unit="per rank" />
         <Figure id="elapsed" name="Elapsed" value={ran === null ? UNKNOWN : duration(ran)} />
       </div>
       {last.step != null && (
@@ -34,6 +35,12 @@ export function KeyFigures({ job, metrics }: { job: JobWithSpec; metrics: Metric
       )}
     </section>
   );
+}
+
+/** Says whose it is where not every rank told one: a script may print it on its first rank only. */
+function throughputName({ last, ranks }: JobWithSpec): string {
+  const told = last.samples_per_s_ranks;
+  return told == null || told === ranks ? "Throughput" : `Throughput, ${told} of ${ranks} ranks`;
 }
 
 function Figure({ id, name, value, unit }: { id: string; name: string; value: string; unit?: string }) {

@@ -3,7 +3,7 @@ import type { UseQueryResult } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import type { JobWithSpec, Metrics } from "../api/types";
 import { makeAxis, type AxisMode } from "../charts/axis";
-import { LOSS, moreCharts, THROUGHPUT } from "../charts/catalog";
+import { LOSS, moreCharts, THROUGHPUT, USAGE } from "../charts/catalog";
 import { Chart } from "../charts/Chart";
 import { ErrorView } from "../ui/ErrorView";
 import { isOver } from "./phase";
@@ -18,7 +18,10 @@ const MODES: [AxisMode, string][] = [
 
 export function OverviewTab({ job, metrics }: { job: JobWithSpec; metrics: UseQueryResult<Metrics> }) {
   const [mode, setMode] = useState<AxisMode>("step");
-  const series = metrics.data?.series;
+  const all = metrics.data?.series;
+  const series = useMemo(() => all?.filter((one) => one.kind !== "usage"), [all]);
+  const usage = useMemo(() => all?.filter((one) => one.kind === "usage" && one.step.length > 0) ?? [], [all]);
+  const clock = useMemo(() => makeAxis(usage, "time"), [usage]);
   const axis = useMemo(() => makeAxis(series ?? [], mode), [series, mode]);
   const more = useMemo(() => moreCharts(series ?? []), [series]);
 
@@ -26,13 +29,32 @@ export function OverviewTab({ job, metrics }: { job: JobWithSpec; metrics: UseQu
     if (metrics.isError) return <ErrorView error={metrics.error} retry={() => void metrics.refetch()} />;
     return <p className="quiet-note">Reading the curves…</p>;
   }
+  const used = USAGE.filter((spec) => spec.curves.some((curve) => usage.some((one) => one.name === curve.name)));
+  const charts = used.length > 0 && (
+    <section className="usage" aria-labelledby="usage-title">
+      <h2 id="usage-title">
+        CPUs and network <span className="page-note">by running time, as the kernel counts them</span>
+      </h2>
+      <div className="charts more-charts">
+        {used.map((spec) => (
+          <Chart key={spec.id} spec={spec} series={usage} axis={clock} height={LOW} />
+        ))}
+      </div>
+    </section>
+  );
   if (series.every((one) => one.step.length === 0)) {
     return (
-      <p className="quiet-note" data-testid="no-metrics">
-        {isOver(job.phase)
-          ? "The job reported no values. Its log may say why."
-          : "Throughput and loss appear here with the first steps of the training."}
-      </p>
+      <>
+        <p className="quiet-note" data-testid="no-metrics">
+          {isOver(job.phase)
+            ? "The job reported no values. Its log may say why."
+            : "Throughput and loss appear here with the first steps of the training."}
+          {job.spec.training.script != null &&
+            " Figures that a script only prints are read where training.patterns says how they look."}
+        </p>
+        {charts}
+        {used.length > 0 && <RankTable ranks={metrics.data?.by_rank ?? []} />}
+      </>
     );
   }
   return (
@@ -61,6 +83,7 @@ export function OverviewTab({ job, metrics }: { job: JobWithSpec; metrics: UseQu
           ))}
         </div>
       )}
+      {charts}
       <RankTable ranks={metrics.data?.by_rank ?? []} />
     </>
   );

@@ -1,6 +1,6 @@
 // The ranks side by side, so that a slow one stands out.
 import type { RankFigures } from "../api/types";
-import { count, figure, percent, UNKNOWN } from "../format/numbers";
+import { byteRate, count, figure, percent, UNKNOWN } from "../format/numbers";
 import { RelativeTime } from "../ui/RelativeTime";
 
 // A rank this much below the median is worth a look; runs of equal ranks vary by a few percent.
@@ -31,6 +31,8 @@ export function RankTable({ ranks }: { ranks: readonly RankFigures[] }) {
               <th scope="col">Samples/s</th>
               <th scope="col" className="right">Loss</th>
               <th scope="col" className="right">Communication</th>
+              <th scope="col" className="right">CPUs in use</th>
+              <th scope="col" className="right">Node’s network, in / out</th>
               <th scope="col" className="right">Reports dropped</th>
               <th scope="col" className="right">Last heard</th>
             </tr>
@@ -51,6 +53,10 @@ export function RankTable({ ranks }: { ranks: readonly RankFigures[] }) {
                   </td>
                   <td className="right num">{figure(rank.loss)}</td>
                   <td className="right num">{percent(rank.communication_share)}</td>
+                  <td className="right num">{figure(rank.cpus)}</td>
+                  <td className="right num">
+                    {rank.received_bytes_per_s != null && `${byteRate(rank.received_bytes_per_s)} / ${byteRate(rank.sent_bytes_per_s)}`}
+                  </td>
                   <td className="right num">{rank.dropped > 0 ? <span className="warn-text">{count(rank.dropped)}</span> : "0"}</td>
                   <td className="right">
                     <RelativeTime moment={rank.last_time == null ? null : new Date(rank.last_time * 1000).toISOString()} />

@@ -1,4 +1,4 @@
-// What was submitted, with every default spelled out.
+// What the ranks follow: what was submitted, what the site filled in, and every default spelled out.
 import type { JobWithSpec } from "../api/types";
 import { CopyButton } from "../ui/CopyButton";
 
@@ -14,7 +14,13 @@ function shown(value: Value): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-export function SpecTab({ spec, runDir }: { spec: JobWithSpec["spec"]; runDir: string }) {
+interface Props {
+  spec: JobWithSpec["spec"];
+  filled: readonly string[];
+  runDir: string;
+}
+
+export function SpecTab({ spec, filled, runDir }: Props) {
   const entries = Object.entries(spec as Record<string, Value>);
   const plain = entries.filter(([, value]) => !isSection(value));
   const sections = entries.filter((entry): entry is [string, Record<string, Value>] => isSection(entry[1]));
@@ -25,16 +31,16 @@ export function SpecTab({ spec, runDir }: { spec: JobWithSpec["spec"]; runDir: s
         <CopyButton text={JSON.stringify(spec, null, 2)} label="the spec as JSON" />
       </div>
       <div className="spec-grid">
-        <Section name="job" values={Object.fromEntries(plain)} />
+        <Section name="job" values={Object.fromEntries(plain)} filled={filled} />
         {sections.map(([name, values]) => (
-          <Section key={name} name={name} values={values} />
+          <Section key={name} name={name} values={values} filled={filled} />
         ))}
       </div>
     </section>
   );
 }
 
-function Section({ name, values }: { name: string; values: Record<string, Value> }) {
+function Section({ name, values, filled }: { name: string; values: Record<string, Value>; filled: readonly string[] }) {
   return (
     <section className="panel spec-section">
       <h3>{name}</h3>
@@ -42,7 +48,10 @@ function Section({ name, values }: { name: string; values: Record<string, Value>
         {Object.entries(values).map(([key, value]) => (
           <div key={key} className={value === null ? "unset" : undefined}>
             <dt>{key}</dt>
-            <dd className="mono">{shown(value)}</dd>
+            <dd className="mono">
+              {shown(value)}
+              {filled.includes(`${name}.${key}`) && <span className="dim"> (from the site)</span>}
+            </dd>
           </div>
         ))}
       </dl>

@@ -1,10 +1,12 @@
 // What a job's page works out from what the service says.
 import { describe, expect, it } from "vitest";
-import type { Logs, MetricSeries } from "../api/types";
+import type { Logs, MetricSeries, TimelineEntry } from "../api/types";
 import { append, asShown, EMPTY, endOf, full, MOST, PIECE, prepend, startOf, type LogWindow } from "./log";
+import { actions } from "./actions";
 import { remaining } from "./remaining";
 import { shape } from "./shape";
 import { tabFrom } from "./tabs";
+import { byDay, tone } from "./timeline";
 
 function piece(offset: number, text: string, size = offset + text.length): Logs {
   return { attempt: 1, text, offset, next_offset: offset + text.length, size, files: ["job-12.log"] };
@@ -78,6 +80,42 @@ describe("a job's shape", () => {
   });
 });
 
+describe("a job's timeline", () => {
+  const entry = (id: number, time: string, kind: TimelineEntry["kind"] = "remark"): TimelineEntry => ({ id, time, kind, attempt: null, text: "x." });
+
+  it("has a heading for each day and says how long a thing was in coming", () => {
+    // At noon, so that the day is the same in most of the world.
+    const days = byDay([entry(1, "2026-11-23T12:00:00Z"), entry(2, "2026-11-23T12:00:02Z"), entry(3, "2026-11-23T12:03:07Z"), entry(4, "2026-11-25T12:03:07Z")]);
+    expect(days.map(({ lines }) => lines.map(({ after }) => after))).toEqual([["", "", "3 min 05 s"], ["2 d 0 h"]]);
+  });
+
+  it("keeps the order in which things were learnt, though a node's clock is behind", () => {
+    const days = byDay([entry(1, "2026-11-23T12:00:00Z"), entry(2, "2026-11-23T11:59:00Z"), entry(3, "2026-11-23T12:00:00Z")]);
+    expect(days.flatMap(({ lines }) => lines.map((line) => [line.entry.id, line.after]))).toEqual([[1, ""], [2, ""], [3, "1 min 00 s"]]);
+  });
+
+  it("marks its end", () => {
+    expect([tone("ended well"), tone("ended badly"), tone("stale"), tone("attempt")]).toEqual(["good", "bad", "warn", "plain"]);
+  });
+});
+
 it("an address names only tabs that there are", () => {
   expect([tabFrom("log"), tabFrom("../etc"), tabFrom(3)]).toEqual(["log", undefined, undefined]);
+});
+
+describe("what can be asked of a job", () => {
+  const job = { phase: "waiting", held: false, by_hand: false } as const;
+
+  it("is what makes sense as it stands", () => {
+    expect(actions(job)).toEqual(["hold"]);
+    expect(actions({ ...job, phase: "accepted" })).toEqual(["hold"]);
+    expect(actions({ ...job, held: true })).toEqual(["release"]);
+    expect(actions({ ...job, phase: "running" })).toEqual(["requeue"]);
+    for (const phase of ["ended well", "ended badly", "unknown"] as const) expect(actions({ ...job, phase })).toEqual(["rerun"]);
+  });
+
+  it("is nothing that Slurm would have to be told of a run by hand", () => {
+    for (const phase of ["accepted", "waiting", "running"] as const) expect(actions({ ...job, phase, by_hand: true })).toEqual([]);
+    expect(actions({ ...job, phase: "ended well", by_hand: true })).toEqual(["rerun"]);
+  });
 });

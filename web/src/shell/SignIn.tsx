@@ -1,14 +1,14 @@
-// The way in for somebody who came without the token in the address.
+// The way in for somebody who came without a link that is good.
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState, type SubmitEvent } from "react";
 import { asProblem } from "../api/problem";
-import { sessionQuery, signIn } from "../api/session";
+import { linkRefusal, sessionQuery, signIn } from "../api/session";
 
 export function SignIn() {
   const queries = useQueryClient();
   const [token, setToken] = useState("");
   const entering = useMutation({
-    mutationFn: signIn,
+    mutationFn: (given: string) => signIn({ token: given }),
     onSuccess: () => queries.invalidateQueries({ queryKey: sessionQuery.queryKey }),
   });
 
@@ -20,8 +20,8 @@ export function SignIn() {
     <form className="sign-in panel" onSubmit={submit} data-testid="sign-in">
       <h1>Sign in</h1>
       <p>
-        On the machine that runs the service, <code>lockstep token</code> prints the token. The address that the service printed
-        when it started signs you in by itself.
+        On the machine that runs the service, <code>lockstep open</code> prints a link that lets one browser in, and{" "}
+        <code>lockstep token</code> the token.
       </p>
       <label htmlFor="token">Token</label>
       <input
@@ -35,7 +35,7 @@ export function SignIn() {
         aria-describedby="token-problem"
       />
       <p id="token-problem" className="field-problem" role="alert">
-        {entering.isError ? asProblem(entering.error).detail : ""}
+        {entering.isError ? asProblem(entering.error).detail : linkRefusal()}
       </p>
       <button type="submit" className="button strong" disabled={entering.isPending || token.trim() === ""}>
         {entering.isPending ? "Signing in…" : "Sign in"}
