@@ -1,0 +1,1 @@
+"""Several ways to start the same training, side by side: all started once, then trained by turns in short slices."""
