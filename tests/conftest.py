@@ -1,6 +1,8 @@
 """Fixtures for all tests: the real parts (Slurm, PostgreSQL, Chromium), started once each, and the rule about skips.
 
 ``cluster``        a one-machine Slurm with two nodes, for the whole session
+``one_node``       the same with one node that has all cores of this machine
+``hosts``          the same with two nodes that are hosts of their own (h1, h2), each on a link of 1 Gbit/s
 ``lockstep_home``  an empty ``LOCKSTEP_HOME`` of the test's own, also in the environment
 ``postgres_url``   an empty PostgreSQL database of the test's own, as an SQLAlchemy URL
 ``database_url``   runs the test twice: with an empty SQLite file and with an empty PostgreSQL database
@@ -19,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lockstep_slurm.cluster import ClusterInfo, down, up
-from support import browser, postgres, skips, slurm
+from support import browser, compatibility, postgres, skips, slurm
 
 # A machine that is busy with real parts is slow now and then: no property may fail for that.
 settings.register_profile(
@@ -32,6 +34,14 @@ settings.register_profile(
 settings.load_profile("real-parts")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-compatibility",
+        action="store_true",
+        help="write docs/compatibility-table.md from the clients' contract tests that ran",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keeps a developer's own cluster, service and settings out of the tests."""
     for name in [
@@ -42,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[EXPECTED_SKIPS] = skips.read()
     config.stash[NO_HOME] = tempfile.mkdtemp(prefix="lockstep-none-")
     os.environ["LOCKSTEP_HOME"] = config.stash[NO_HOME]
+    config.pluginmanager.register(compatibility.Reporter(writes=config.getoption("--write-compatibility")))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -75,6 +86,32 @@ def cluster() -> Iterator[ClusterInfo]:
     folder = Path(tempfile.mkdtemp(prefix="lockstep-slurm-"))
     try:
         yield up("tests", 2, folder / "c")
+    finally:
+        down(folder / "c")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def one_node() -> Iterator[ClusterInfo]:
+    """A one-machine Slurm with a single node, which has all cores of this machine: for several ranks on a node."""
+    slurm.needed()
+    folder = Path(tempfile.mkdtemp(prefix="lockstep-one-"))
+    try:
+        yield up("one", 1, folder / "c")
+    finally:
+        down(folder / "c")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Iterator[ClusterInfo]:
+    """A one-machine Slurm whose two nodes are hosts h1 and h2, in ``network``: an address, an interface of another name
+    and a link of 1 Gbit/s each. A test that changes a link puts it back.
+    """  # noqa: D205
+    slurm.hosts_needed()
+    folder = Path(tempfile.mkdtemp(prefix="lockstep-hosts-"))
+    try:
+        yield up("hosts", 2, folder / "c", hosts=True, link="1gbit")
     finally:
         down(folder / "c")
         shutil.rmtree(folder)

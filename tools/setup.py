@@ -20,11 +20,15 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import second_slurm
+import two_sockets
 from steps import PYTHON, ROOT, STAMPS, VENV, digest, once, run, say, stop, tree
-from system import COMPILER, POSTGRESQL, SLURM, Need, install, program
+from system import COMPILER, HOSTS, HWLOC, MODULES, OPENMPI, POSTGRESQL, SLURM, SYSTEMD, Need, install, program
 
 OLDEST = (3, 11)
 PROFILES = ("demo", "test", "web")
+BUILDER = ROOT / "slurm" / "lockstep_slurm" / "horovod"
+OPENMPI_HOROVOD = STAMPS / "horovod-openmpi"
 # Where the CPU build is not to be had, the same version needs these; their names begin so.
 CUDA = ("nvidia", "cuda", "triton")
 PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -157,15 +161,32 @@ def torch() -> None:
     )
 
 
-def horovod() -> None:
-    """Horovod's wheel, from this machine's cache or built now (with a compiler, which is fetched only then)."""
-    where = "import sys; sys.path.insert(0, 'tools'); import horovod_wheel; print(horovod_wheel.cached_wheel())"
-    wheel = subprocess.run([str(PYTHON), "-c", where], cwd=str(ROOT), capture_output=True, text=True, check=True).stdout
-    if not Path(wheel.strip()).exists():
+def wheel(mpi: str) -> str:
+    """Horovod's wheel with this MPI, from this machine's cache or built now (with a compiler, fetched only then)."""
+    tool = [str(PYTHON), "tools/horovod_wheel.py", "--mpi", mpi]
+    where = subprocess.run([*tool, "--where"], cwd=str(ROOT), stdout=subprocess.PIPE, text=True, check=False)
+    if where.returncode != 0:
+        stop("Horovod's wheel cannot be had here; the line above says why.")
+    path = where.stdout.strip()
+    if not Path(path).exists():
         install(COMPILER)
-    run("Horovod's wheel", [str(PYTHON), "tools/horovod_wheel.py"], plain=True)
-    argv = [*PIP, "install", "--no-deps", "--force-reinstall", wheel.strip()]
-    run("installing Horovod", argv)
+        run("Horovod's wheel" if mpi == "none" else f"Horovod's wheel with {mpi}", tool, plain=True)
+    return path
+
+
+def horovod() -> None:
+    """Horovod with Gloo alone, in the environment."""
+    run("installing Horovod", [*PIP, "install", "--no-deps", "--force-reinstall", wheel("none")])
+
+
+def horovod_openmpi() -> None:
+    """Horovod with Gloo and Open MPI, aside: put first on PYTHONPATH it is used instead of the environment's."""
+    made = OPENMPI_HOROVOD.with_name(OPENMPI_HOROVOD.name + ".partial")
+    for folder in (made, OPENMPI_HOROVOD):
+        shutil.rmtree(str(folder), ignore_errors=True)
+    argv = [*PIP, "install", "--no-deps", "--target", str(made), wheel("openmpi")]
+    run("installing Horovod with Open MPI", argv)
+    made.rename(OPENMPI_HOROVOD)
 
 
 def lockstep() -> None:
@@ -234,13 +255,15 @@ def python_packages(profile: str) -> None:
     once("packages-" + profile, digest(this, lock), lambda: all_there(read_lock(profile)), lambda: pinned(profile))
     pin = torch_version()
     once("torch", digest(this, pin), lambda: installed("torch-{}*.dist-info".format(pin.split("==")[1])), torch)
-    wheel = ROOT / "tools" / "horovod_wheel.py"
-    once(
-        "horovod",
-        digest(this, wheel, pin),
-        lambda: installed("horovod-*.dist-info", "horovod/torch/mpi_lib*.so"),
-        horovod,
-    )
+    build = digest(this, pin, *(file for file in tree(BUILDER, ()) if file.suffix == ".py"))
+    once("horovod", build, lambda: installed("horovod-*.dist-info", "horovod/torch/mpi_lib*.so"), horovod)
+    if profile == "test":
+        once(
+            "horovod-openmpi-made",
+            build,
+            lambda: any(OPENMPI_HOROVOD.glob("horovod/torch/mpi_lib*.so")),
+            horovod_openmpi,
+        )
     project = digest(this, ROOT / "pyproject.toml")
     once(
         "lockstep",
@@ -261,7 +284,9 @@ def main() -> None:
         if profile != "web":
             install(SLURM, required=False)
         if profile == "test":
-            install([POSTGRESQL])
+            install([POSTGRESQL, MODULES, HWLOC, SYSTEMD, *HOSTS, *OPENMPI])
+            second_slurm.make()
+            two_sockets.make()
         environment()
         # What the tests have includes what the demo has.
         ready = (STAMPS / "packages-test").exists()

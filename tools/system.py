@@ -34,15 +34,35 @@ SLURM = [
     program("slurmd", "slurmd", "the one-machine Slurm"),
     program("sbatch", "slurm-client", "the one-machine Slurm"),
 ]
+HOSTS = [
+    program("ip", "iproute2", "the tests with several hosts"),
+    program("tc", "iproute2", "the tests with several hosts"),
+]
 COMPILER = [
     program("g++", "g++", "building Horovod"),
     program("make", "make", "building Horovod"),
     Need(lambda: Path(sysconfig.get_paths()["include"], "Python.h").exists(), "python3-dev", "building Horovod"),
 ]
+OPENMPI = [
+    program("mpirun.openmpi", "openmpi-bin", "the tests of Horovod over MPI"),
+    Need(
+        lambda: any(Path("/usr/lib").glob("*/openmpi/include/mpi.h")),
+        "libopenmpi-dev",
+        "the tests of Horovod over MPI",
+    ),
+]
+HWLOC = program("lstopo", "hwloc-nox", "the tests of scripts for other machines")
 POSTGRESQL = Need(
     lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or shutil.which("initdb") is not None,
     "postgresql",
     "the tests of the service on PostgreSQL",
+)
+SYSTEMD = program("systemd-analyze", "systemd", "the tests of the systemd units")
+MODULES = Need(
+    # Lmod will do: the two exclude each other, and an administrator's choice stays.
+    lambda: any(Path(init).exists() for init in ("/usr/share/modules/init/bash", "/usr/share/lmod/lmod/init/bash")),
+    "environment-modules",
+    "the tests of jobs that load modules",
 )
 
 

@@ -51,6 +51,9 @@ def test_both_ranks_end_with_the_same_parameters_and_cpus_of_their_own(digits: d
     masks = [frozenset(record["values"]["compute_cpus"]) for record in starts]
     assert len(masks) == 2
     assert not masks[0] & masks[1]
+    verdicts = {(record["rank"], record["values"]["when"]): record for record in records if record["kind"] == "verdict"}
+    assert verdicts.keys() == {(rank, when) for rank in range(2) for when in ("init", "steps")}
+    assert {record["values"]["result"] for record in verdicts.values()} == {"as planned"}, verdicts
 
 
 def test_every_rank_is_seen_not_only_the_first(lockstep: Lockstep, digits: dict[str, Any]) -> None:
@@ -72,6 +75,15 @@ def test_ls_lists_newest_first_with_slurms_own_word(lockstep: Lockstep, digits: 
     assert digits["id"] in lockstep.run("show", "digits").stdout
 
 
+def test_its_timeline_tells_the_whole_story_once(lockstep: Lockstep, digits: dict[str, Any]) -> None:
+    happened = lockstep.json("show", digits["id"])["timeline"]
+    told = [entry["kind"] for entry in happened if entry["kind"] not in {"waiting", "remark"}]
+    assert told == ["stored", "dispatched", "started", "attempt", "verdict", "exit", "ended well"], happened
+    assert happened[1]["text"] == f"Slurm took it as job {digits['slurm_job_id']}."
+    assert {entry["time"] for entry in happened if entry["kind"] == "ended well"} == {digits["ended_at"]}
+    assert "all 2 ranks" in next(entry["text"] for entry in happened if entry["kind"] == "verdict")
+
+
 def test_a_browser_shows_it_live_and_afterwards(lockstep: Lockstep, digits: dict[str, Any], chromium: Path) -> None:
     url = json.loads((lockstep.home / "service.json").read_text())["url"]
     live = lockstep.submit("name=live")
@@ -81,9 +93,9 @@ def test_a_browser_shows_it_live_and_afterwards(lockstep: Lockstep, digits: dict
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.goto(f"{url}/#token={lockstep.token}")
+        page.goto(lockstep.link())
         expect(page.get_by_test_id("job-row").first).to_contain_text("live", timeout=20_000)
-        assert lockstep.token not in page.url
+        assert "code" not in page.url
         page.get_by_test_id("job-row").first.get_by_role("link").first.click()
         expect(page.get_by_test_id("phase-badge").first).to_contain_text("running", timeout=60_000)
         chart = page.get_by_test_id("chart-throughput")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sqlite3
 from pathlib import Path
@@ -12,9 +13,9 @@ from support.lockstep import Lockstep, spool, wait_for
 def stored(ours: Lockstep, job_id: str) -> list[tuple[int, int, int]]:
     """(attempt, rank, seq) of every record that the database has of a job."""
     with sqlite3.connect(f"file:{ours.home / 'lockstep.db'}?mode=ro", uri=True) as connection:
-        return sorted(
-            connection.execute("SELECT attempt, rank, seq FROM records WHERE job_id = ?", (job_id,)).fetchall()
-        )
+        chunks = connection.execute("SELECT body FROM chunks WHERE job_id = ?", (job_id,)).fetchall()
+    records = [json.loads(line) for (body,) in chunks for line in gzip.decompress(body).splitlines()]
+    return sorted((record["attempt"], record["rank"], record["seq"]) for record in records)
 
 
 def assert_complete(ours: Lockstep, job_id: str) -> None:

@@ -59,6 +59,13 @@ class Lockstep:
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
+    def command(self, *argv: str) -> str:
+        """What one of Slurm's commands prints; it must succeed."""
+        done = subprocess.run(
+            argv, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
     def run_in_terminal(self, *arguments: str | Path) -> tuple[int, str]:
         """The command in a terminal of its own, as a person has it: its exit code and all that it drew."""
         ours, theirs = pty.openpty()
@@ -137,6 +144,10 @@ class Lockstep:
         """Submits an example with these settings and returns the job's id."""
         options = [word for setting in settings for word in ("--set", setting)]
         return str(self.json("submit", EXAMPLES / example, *options)["id"])
+
+    def link(self, *job: str) -> str:
+        """A link to the dashboard, or to a job's page, that lets one browser in."""
+        return str(self.json("open", *job)["url"])
 
     @property
     def token(self) -> str:

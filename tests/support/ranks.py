@@ -14,15 +14,30 @@ from lockstep_slurm.job.rundir import spool_files
 ROOT = Path(__file__).parents[2]
 
 
-class Launched:
+class Left:
+    """What a run left in its directory."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def records(self, kind: str | None = None, attempt: int = 1) -> list[dict[str, Any]]:
+        """The records of all nodes, of one kind if it is given."""
+        lines = [line for file in spool_files(self.run, attempt) for line in file.read_text().splitlines()]
+        found = [json.loads(line) for line in lines]
+        return [record for record in found if kind in (None, record["kind"])]
+
+
+class Launched(Left):
     """One run of the launcher, and what it left."""
 
-    def __init__(self, run: Path, arguments: list[str], environment: dict[str, str]) -> None:
-        self.run = run
+    def __init__(
+        self, run: Path, arguments: list[str], environment: dict[str, str], prefix: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(run)
         self.log = run / "logs" / f"test-{os.urandom(4).hex()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lockstep_worker.launch", "--run", str(run), *arguments],
+                [*prefix, sys.executable, "-m", "lockstep_worker.launch", "--run", str(run), *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -37,12 +52,6 @@ class Launched:
     def text(self) -> str:
         """What it printed so far."""
         return self.log.read_text()
-
-    def records(self, kind: str | None = None, attempt: int = 1) -> list[dict[str, Any]]:
-        """The records of all nodes, of one kind if it is given."""
-        lines = [line for file in spool_files(self.run, attempt) for line in file.read_text().splitlines()]
-        found = [json.loads(line) for line in lines]
-        return [record for record in found if kind in (None, record["kind"])]
 
 
 def processes_of(run: Path) -> list[str]:

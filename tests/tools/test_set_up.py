@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -119,3 +120,11 @@ class TestLocks:
     def test_torch_is_left_to_its_own_step(self, profile: str) -> None:
         assert not any(pin.startswith("torch==") for pin in set_up.read_lock(profile))
         assert set_up.torch_version().startswith("torch==")
+
+
+def test_the_builder_of_horovod_needs_nothing_installed() -> None:
+    # -I -S: no site-packages; it runs before Lockstep and its dependencies are there.
+    command = [sys.executable, "-I", "-S", str(ROOT / "tools" / "horovod_wheel.py"), "--where"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).name.startswith("horovod-")

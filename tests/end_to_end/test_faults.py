@@ -1,0 +1,31 @@
+"""A hundred submissions while the service is killed, slurmctld stopped and ended, the disk full and a limit holds."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from faults.run import perform, possible
+from faults.schedule import SHORT
+from faults.table import rows
+from support import slurm
+
+
+@pytest.mark.timeout(900)
+def test_every_submission_trains_exactly_once_whatever_goes_wrong() -> None:
+    slurm.needed()
+    assert possible() is None
+    # A new run each time, and the same one again where a person gives its number.
+    seed = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(10**6))
+    result = perform(SHORT, seed)
+    print(f"FAULTS_SEED={seed}", *(f"{row.what}: {row.found}" for row in rows(result)), sep="\n")
+    assert result.findings == []
+    happened = result.happened
+    assert happened.kills >= SHORT.kills
+    assert happened.stops == SHORT.stops
+    assert happened.terminations >= SHORT.terminations
+    assert (happened.full_disks, happened.full_tables) == (1, 1)
+    assert happened.refused_by_limit > 0
+    assert happened.turned_away > 0
