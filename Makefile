@@ -5,12 +5,13 @@ BIN := .venv/bin
 SOURCES := $(wildcard slurm worker service migrations tests benchmarks tools examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stop test setup check lint types imports web web-check lock
+.PHONY: help demo stop test faults setup check lint types imports web web-check lock
 
 help:
 	@echo "make demo    a real training through a real Slurm on this machine, and its page"
 	@echo "make stop    end what make demo started"
 	@echo "make test    install what is missing, then lint, types and all tests"
+	@echo "make faults  1,000 submissions while much goes wrong, and what came of them (SEED=n, SUBMISSIONS=n, WRITE=1)"
 	@echo "make setup   only install what is missing, for development"
 	@echo "make check   lint, formats, types, import directions, the dashboard's own checks"
 	@echo "make web     build the dashboard"
@@ -29,6 +30,9 @@ setup:
 test: setup
 	@$(MAKE) --no-print-directory check
 	@$(BIN)/python -m pytest
+
+faults: setup
+	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SUBMISSIONS),--submissions $(SUBMISSIONS)) $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write)
 
 check: lint types imports web-check
 
