@@ -116,8 +116,7 @@ def submit_all(client: CommandClient, folder: Path, names: Sequence[str], *, qui
 
 def store_all(app: Application, ids: Sequence[str], slurm_ids: Sequence[int]) -> None:
     """Rows as the service makes them for submitted jobs, and their folders as dispatch makes them."""
-    with app.database.writing() as session:
-        first = service.submit(app, session, JobSpec.model_validate(SPEC), None)
+    first = service.store(app, JobSpec.model_validate(SPEC), None)
     with app.database.writing() as session:
         made = repository.lock(session, first.id)
         assert made is not None

@@ -27,6 +27,7 @@ from lockstep_service.errors import MalformedError, TooLargeError
 from lockstep_service.events.broadcaster import Broadcaster
 from lockstep_service.events.looks import Looks
 from lockstep_service.jobs.forecasts import Forecasts
+from lockstep_service.jobs.intake import Intake
 from lockstep_service.jobs.progress import KeysInProgress
 from lockstep_service.metrics.cache import FiguresCache
 from lockstep_service.metrics.room import Room
@@ -60,6 +61,7 @@ class Application:
     forecasts: Forecasts = field(default_factory=Forecasts)
     keys_in_progress: KeysInProgress = field(default_factory=KeysInProgress)
     outbox: OutboxState = field(init=False)
+    intake: Intake = field(init=False)
     url: Callable[[], str | None] = lambda: None
     """Where compute nodes reach the service; None before it listens."""
     wake_submit: Callable[[], None] = lambda: None
@@ -72,6 +74,7 @@ class Application:
     def __post_init__(self) -> None:
         """What follows from the settings."""
         self.outbox = OutboxState(rate=self.settings.submit_rate)
+        self.intake = Intake(self.database)
 
     @property
     def runs(self) -> Path:

@@ -6,7 +6,11 @@ import time
 from dataclasses import dataclass, field
 from threading import Lock
 
+from lockstep_slurm.client.protocol import ClusterAnswer
+
 _PAUSE_AFTER_FAILURE = 5.0
+_READ_AGAIN = 1.0
+"""Seconds: another process may keep a newer answer."""
 
 
 @dataclass
@@ -16,6 +20,18 @@ class Answers:
     lock: Lock = field(default_factory=Lock)
     failed_at: float | None = None
     """Of ``time.monotonic``."""
+
+    kept: ClusterAnswer | None = None
+    """What the database had at ``read_at``."""
+    read_at: float = 0.0
+
+    def lately(self) -> ClusterAnswer | None:
+        """The kept answer, where it was read a moment ago: submissions come by the hundred."""
+        return self.kept if time.monotonic() - self.read_at < _READ_AGAIN else None
+
+    def keep(self, answer: ClusterAnswer | None) -> None:
+        """Notes what the database has now."""
+        self.kept, self.read_at = answer, time.monotonic()
 
     def may_ask(self) -> bool:
         """Whether it is polite to ask now."""

@@ -54,8 +54,11 @@ def check(app: Application, spec: JobSpec) -> ClusterAnswer:
 
     However old that answer is, no request waits for another: Slurm may take half a minute not to answer.
     """
-    with app.database.reading() as session:
-        answer = repository.kept(session, DEFAULT, app.client.kind)
+    answer = app.answers.lately()
+    if answer is None:
+        with app.database.reading() as session:
+            answer = repository.kept(session, DEFAULT, app.client.kind)
+        app.answers.keep(answer)
     if answer is None:
         answer = refresh(app)
     if (problem := fit.misfit(spec, answer)) is not None:
@@ -89,6 +92,7 @@ def _ask(app: Application, row: ClusterRow | None) -> ClusterAnswer:
     app.answers.failed_at = None
     with app.database.writing() as session:
         repository.keep_answer(session, DEFAULT, app.client.kind, found, now())
+    app.answers.keep(found)
     return found
 
 

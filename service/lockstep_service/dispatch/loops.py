@@ -23,6 +23,10 @@ _AFTER_ERROR_SECONDS = 2.0
 _STUCK_SECONDS = 180.0
 _AGAIN_SECONDS = 10.0
 """Between two looks at the spools of jobs that wait and may have some all the same."""
+_GATHER_SECONDS = 0.03
+"""From one turn of the submit loop to the next, at least: a few dozen jobs cost the database little more than one."""
+_UNSEEN_SECONDS = 2.0
+"""Until jobs that Slurm has taken are looked at, while there are more to be submitted."""
 
 
 @dataclass
@@ -74,6 +78,8 @@ class Dispatch:
         self._pause = 0.0
         self._rests = False
         self._asked_at = 0.0
+        self._submitted_at = -_GATHER_SECONDS
+        self._unseen_since: float | None = None
         self._first = True
         ages = Ages.of_days(app.settings.keep_records_days, app.settings.keep_jobs_days)
         self._upkeep = Upkeep(app.database, app.figures, ages)
@@ -108,13 +114,24 @@ class Dispatch:
         self._reconcile.woken.set()
 
     def _submit_turn(self) -> float:
+        self._stopping.wait(self._submitted_at + _GATHER_SECONDS - time.monotonic())
         taken, pause = submit.take_turn(self._app)
-        if taken and self._rests:  # once, however many turns there are until it has looked
-            self._pause, self._rests = 0.0, False
-            self._reconcile.woken.set()
+        self._submitted_at = time.monotonic()
+        self._look_at_taken(taken)
         if pause:  # else there is more to be submitted first
             wanted.end_in_vain(self._app)
         return pause
+
+    def _look_at_taken(self, taken: int) -> None:
+        """Has the other loop look at what Slurm took: once there is no more to be submitted, or after a while."""
+        moment = time.monotonic()
+        if self._unseen_since is None:
+            self._unseen_since = moment if taken else None
+        elif not taken or moment - self._unseen_since > _UNSEEN_SECONDS:
+            self._unseen_since = None
+            if self._rests:  # once, however many turns there are until it has looked
+                self._pause, self._rests = 0.0, False
+                self._reconcile.woken.set()
 
     def _reconcile_turn(self) -> float:
         """One cycle; the pause grows while nothing moves, up to the polite limit."""

@@ -45,30 +45,26 @@ class Origin:
 NO_ORIGIN = Origin()
 
 
-def store(app: Application, spec: JobSpec, key: str | None, origin: Origin) -> Job:
-    """``submit`` in a transaction of its own; ``InProgressError`` while another request has the key."""
-    with app.keys_in_progress.claimed(key), app.database.writing() as session:
-        return submit(app, session, spec, key, origin)
-
-
-def submit(app: Application, session: Session, spec: JobSpec, key: str | None, origin: Origin = NO_ORIGIN) -> Job:
+def store(app: Application, spec: JobSpec, key: str | None, origin: Origin = NO_ORIGIN) -> Job:
     """Stores a job for ``spec``, or answers again what ``key`` was answered before.
 
     What is stored is the spec as it was said; the script has what the site filled in. ``InvalidError`` when the site
     does not allow it, when the cluster, as far as is known, can never run it, when ``key`` came with another spec, or
-    when the job that it is to come after is none or has ended badly.
+    when the job that it is to come after is none or has ended badly. ``InProgressError`` while another request has
+    the key.
     """
+    with app.keys_in_progress.claimed(key):
+        return _store(app, spec, key, origin)
+
+
+def _store(app: Application, spec: JobSpec, key: str | None, origin: Origin) -> Job:
     text = spec.model_dump_json(exclude_none=True)
     digest = origin.digest(text)
-    if key is not None:
-        with app.database.reading() as before:
-            known = repository.by_idempotency_key(before, key)
-        if known is not None:
-            return _again(known, digest)
+    if key is not None and (known := _known(app, key)) is not None:
+        return _again(known, digest)
     effective = origin.effective or rules.fill(spec, app.site)
     if refused := rules.refusals(effective, app.site):
         raise InvalidError.at_all(refused)
-    # Before the transaction begins: Slurm may take its time, and SQLite has one writer.
     clusters.check(app, effective)
     reason = _waits(app, origin.after)
     job_id = new_job_id()
@@ -92,19 +88,20 @@ def submit(app: Application, session: Session, spec: JobSpec, key: str | None, o
         changed_at=moment,
         attempts=[],
     )
-    if key is None:
-        repository.add(session, row)
-    else:
-        try:
-            with session.begin_nested():
-                repository.add(session, row)
-        except IntegrityError:
-            # The same key, in the same moment, to another process: that one was first.
-            if (known := repository.by_idempotency_key(session, key)) is None:
-                raise
-            return _again(known, digest)
-    at_end(session, lambda committed: app.wake_submit() if committed else None)
+    try:
+        app.intake.add(row)
+    except IntegrityError:
+        # The same key, in the same moment, to another process: that one was first.
+        if key is None or (known := _known(app, key)) is None:
+            raise
+        return _again(known, digest)
+    app.wake_submit()
     return view.of(row, spec, effective)
+
+
+def _known(app: Application, key: str) -> JobRow | None:
+    with app.database.reading() as session:
+        return repository.by_idempotency_key(session, key)
 
 
 def _waits(app: Application, after: Following | None) -> str | None:
