@@ -1,0 +1,77 @@
+"""New jobs that come together: one transaction for all of them, and one that cannot be stored keeps no other out."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.exc import IntegrityError
+
+from lockstep_service.boundary import Application
+from lockstep_service.jobs import repository
+from lockstep_service.tables import JobRow
+from lockstep_service.wire import now
+from lockstep_slurm.job.identity import new_job_id
+
+from .conftest import Json, until
+
+
+def row(key: str | None = None) -> JobRow:
+    moment = now()
+    return JobRow(
+        id=new_job_id(), name="new", spec="{}", script="", run_dir="/nowhere", client="local", nodes_requested=1,
+        ranks=1, idempotency_key=key, created_at=moment, changed_at=moment, attempts=[],
+    )  # fmt: skip
+
+
+def test_those_that_wait_go_in_together_and_a_refused_one_alone_stays_out(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    gate = threading.Event()
+    insert_new = repository.insert_new
+
+    def slowly(session: Any, rows: list[JobRow]) -> None:
+        batches.append(len(rows))
+        gate.wait(30)
+        insert_new(session, rows)
+
+    monkeypatch.setattr(repository, "insert_new", slowly)
+    rows = [row(), row("twice"), row("twice"), row(), row()]
+    failed: list[str] = []
+
+    def add(one: JobRow) -> None:
+        try:
+            app.intake.add(one)
+        except IntegrityError:
+            failed.append(one.id)
+
+    threads = [threading.Thread(target=add, args=(one,)) for one in rows]
+    threads[0].start()
+    until(lambda: batches == [1])
+    for thread in threads[1:]:
+        thread.start()
+    until(lambda: len(app.intake._waiting) == 4)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert batches == [1, 4, 1, 1, 1, 1]
+    assert len(failed) == 1
+    assert failed[0] in {rows[1].id, rows[2].id}
+    with app.database.reading() as session:
+        stored = {one.id for one in repository.newest(session, 10, None)}
+    assert stored == {one.id for one in rows} - set(failed)
+
+
+def test_a_job_is_answered_as_it_is_stored(api: TestClient, app: Application, spec: Json) -> None:
+    answered = api.post("/api/v1/jobs", json=spec).raise_for_status().json()
+    assert api.get(f"/api/v1/jobs/{answered['id']}").json() == answered
+    made = row()
+    app.intake.add(made)
+    with app.database.reading() as session:
+        stored = repository.get(session, made.id)
+        assert stored is not None
+        for column in JobRow.__table__.columns:
+            assert getattr(stored, column.key) == getattr(made, column.key), column.key
