@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -184,13 +185,17 @@ def _slurm_says(app: Application, spec: JobSpec, files: RunFiles) -> SlurmJob | 
     newest = files.claims[-1] if files.claims else None
     if newest is None or newest.slurm_job_id is None:
         return None
+
+    def fitting(told: Iterable[SlurmJob]) -> list[SlurmJob]:
+        same = (job for job in told if (job.id, job.name) == (newest.slurm_job_id, spec.name))
+        return [job for job in same if _held_the_claim(job, newest)]
+
     try:
-        found = [job for job in app.client.queue() if job.id == newest.slurm_job_id]
-        found = found or app.client.finished([newest.slurm_job_id])
+        # Another job may have its id in the queue by now.
+        found = fitting(app.client.queue()) or fitting(app.client.finished([newest.slurm_job_id]))
     except SlurmError:
         return None
-    fitting = [job for job in found if job.name == spec.name and _held_the_claim(job, newest)]
-    return fitting[-1] if fitting else None
+    return found[-1] if found else None
 
 
 def _held_the_claim(job: SlurmJob, claim: Claim) -> bool:
