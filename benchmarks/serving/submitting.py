@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.serving.environments import PeerError, provide
 from benchmarks.serving.frame import Form, Found, rate, take_turns
 from benchmarks.serving.served import Caller, Served, ServedError, served
+from lockstep_slurm.client import pyslurm_presence
 from lockstep_slurm.cluster import ClusterInfo, down, up
 from lockstep_slurm.job.script import spec_of
 
@@ -38,6 +39,7 @@ QUICK, FULL = (100, 5), (300, 20)
 CONNECTIONS = 4
 """Kept connections of the client that submits through REST."""
 SETTLE_SECONDS = 300.0
+CLIENTS = {"command": "Slurm's commands", "pyslurm": "pyslurm"}
 UNLIMITED = {"LOCKSTEP_SUBMIT_RATE": "0"}
 """Submissions a second: the limit that keeps us polite is lifted, since no peer has one."""
 SPEC: dict[str, Any] = {
@@ -208,8 +210,9 @@ def measure(form: Form) -> Found:
         subprocess.run(
             ["scontrol", "update", "PartitionName=main", "State=DOWN"], env=environment, check=True, timeout=60
         )
+        client, settings = _client(info)
         service = stack.enter_context(
-            served(form.folder / "home", client="command", slurm_conf=info.slurm_conf, settings=UNLIMITED)
+            served(form.folder / "home", client=client, slurm_conf=info.slurm_conf, settings=UNLIMITED | settings)
         )
         bench = Submitting(info, service, form.folder, count, python)
         form.say(f"{rounds} rounds of {count} jobs an arm")
@@ -231,6 +234,14 @@ def measure(form: Form) -> Found:
     ]
     notes.append(
         f"submissions: {rounds} rounds of {count} jobs; REST over {CONNECTIONS} kept connections, on SQLite, through "
-        "Slurm's commands; the jobs stay pending."
+        f"{CLIENTS[client]}; the jobs stay pending."
     )
     return Found(tuple(rows), tuple(notes))
+
+
+def _client(info: ClusterInfo) -> tuple[str, dict[str, str]]:
+    """The client that ``auto`` comes to here, and what a service needs to find it."""
+    if pyslurm_presence.folder() is None or pyslurm_presence.why_not(info.slurm_conf) is not None:
+        return "command", {}
+    # The service's Python is this one, yet not everything on this one's path is on its own.
+    return "pyslurm", {"PYTHONPATH": str(pyslurm_presence.needed())}

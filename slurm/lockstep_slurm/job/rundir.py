@@ -111,10 +111,10 @@ def make_run_directory(runs: Path, job_id: str, spec_json: str, script: str, *, 
         try:
             for name in SUBFOLDERS:
                 (partial / name).mkdir(mode=0o700)
-            write_whole(partial / "spec.json", spec_json)
-            write_whole(partial / "job.sbatch", script)
+            _write(partial / "spec.json", spec_json)
+            _write(partial / "job.sbatch", script)
             origin = {"version": 1, "job_id": job_id, "by_hand": by_hand, "created": time.time()}
-            write_whole(partial / "origin.json", json.dumps(origin))
+            _write(partial / "origin.json", json.dumps(origin))
             # Renaming onto a folder that is not empty fails, so of two makers of one id the second is told.
             partial.rename(final)
         except OSError:
@@ -173,16 +173,21 @@ def file_name(text: str) -> str:
 def write_whole(path: Path, text: str) -> None:
     """Writes ``path`` so that a reader sees all of it or none: another name, flushed, then renamed. Mode 0600."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(partial, text)
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file that is not there yet, and flushes it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def claim_file(run: Path, fence: int) -> Path:
