@@ -74,6 +74,7 @@ def test_a_dry_run_shows_what_a_submission_comes_to_and_leaves_nothing(
     assert refused.returncode == 2
     assert "it would be refused" in refused.stderr
     assert lockstep.run("submit", DIGITS, "--dry-run", "--set", "resources.nodes=9").returncode == 2
+    assert lockstep.run("submit", DIGITS, "--dry-run", "--after", "nobody").returncode == 2
 
     with stopped(int((cluster.folder / "pids" / "slurmctld.pid").read_text())):
         silent = lockstep.run("submit", DIGITS, "--dry-run", "--set", "training.epochs=7")

@@ -131,6 +131,17 @@ class TestPreviewJob:
         unnameable = preview(api, spec | {"training": {"script": "/" + "x" * 4000}})
         assert any("not there" in said for said in unnameable["warnings"])
 
+    def test_the_job_that_it_comes_after_is_looked_at_too(self, api: TestClient, spec: Json) -> None:
+        before = api.post("/api/v1/jobs", json=spec).json()
+        found = api.post(f"{URL}?after={before['id']}", json=spec).raise_for_status().json()
+        assert found["warnings"][0] == f"It waits for job {before['id']} ({before['name']}) to end well"
+        assert api.post(f"{URL}?after=none", json=spec).status_code == 422
+        api.post(f"/api/v1/jobs/{before['id']}/cancel").raise_for_status()
+        refused = api.post(f"{URL}?after={before['id']}", json=spec)
+        assert refused.status_code == 422
+        assert "ended badly already" in refused.json()["detail"]
+        assert api.post(f"{URL}?after={before['id']}&after_any=true", json=spec).status_code == 200
+
 
 class TestPlacement:
     def test_it_is_that_of_the_most_common_kind_of_node_that_fits(

@@ -117,9 +117,9 @@ def submit_job(app: App, spec: JobSpec, after: After, *, idempotency_key: Key = 
     responses=describe(InvalidError, TooLargeError, UnavailableError),
     openapi_extra=_SPEC_EXAMPLE,
 )
-def preview_job(app: App, spec: JobSpec) -> Preview:
+def preview_job(app: App, spec: JobSpec, after: After) -> Preview:
     """What a submission would come to: the script, the placement, and what Slurm says of it. Nothing is stored."""
-    return preview.preview(app, spec)
+    return preview.preview(app, spec, after)
 
 
 @router.post(

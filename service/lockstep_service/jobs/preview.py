@@ -10,6 +10,7 @@ from lockstep_service.clusters import fit
 from lockstep_service.clusters import service as clusters
 from lockstep_service.errors import InvalidError
 from lockstep_service.jobs import service
+from lockstep_service.jobs.following import Following
 from lockstep_service.jobs.forecasts import Answer, NoAnswer
 from lockstep_service.jobs.preview_schemas import Forecast, PlannedNode, Preview
 from lockstep_service.placement.schemas import Plan, Topology
@@ -21,12 +22,13 @@ from lockstep_slurm.placement import PlacementError, TopologyError, from_slurm, 
 from lockstep_slurm.site import rules
 
 
-def preview(app: Application, said: JobSpec) -> Preview:
+def preview(app: Application, said: JobSpec, after: Following | None = None) -> Preview:
     """What ``said`` would come to if it were submitted; ``InvalidError`` for all that a submission is refused for."""
     spec = rules.fill(said, app.site)
     if refused := rules.refusals(spec, app.site):
         raise InvalidError.at_all(refused)
     answer = clusters.check(app, spec)
+    waits = service.waits(app, after)
     script = render(spec, service.script_site(app))
     slurm = _forecast(app.forecasts.of(app.client, script, spec.name))
     placement, notes = _placed(app, spec, fit.hosts(spec, answer))
@@ -37,7 +39,7 @@ def preview(app: Application, said: JobSpec) -> Preview:
         script=script,
         placement=placement,
         slurm=slurm,
-        warnings=[*notes, *_not_seen(spec)],
+        warnings=[*([] if waits is None else [waits]), *notes, *_not_seen(spec)],
     )
 
 

@@ -66,7 +66,7 @@ def _store(app: Application, spec: JobSpec, key: str | None, origin: Origin) -> 
     if refused := rules.refusals(effective, app.site):
         raise InvalidError.at_all(refused)
     clusters.check(app, effective)
-    reason = _waits(app, origin.after)
+    reason = waits(app, origin.after)
     job_id = new_job_id()
     moment = now()
     row = JobRow(
@@ -104,7 +104,7 @@ def _known(app: Application, key: str) -> JobRow | None:
         return repository.by_idempotency_key(session, key)
 
 
-def _waits(app: Application, after: Following | None) -> str | None:
+def waits(app: Application, after: Following | None) -> str | None:
     """Why a new job waits for the one that it comes after; None where it need not."""
     if after is None:
         return None

@@ -53,7 +53,7 @@ def submit(
         if dry_run:
             from lockstep_slurm.cli import preview
 
-            raise typer.Exit(preview.show(api, document, as_json=as_json))
+            raise typer.Exit(preview.show(api, document, _follows(api, after, any_end=after_any), as_json=as_json))
         submit_to(api, "/jobs", document, watch=watch, key=key, after=(after, after_any), as_json=as_json)
 
 
@@ -69,9 +69,7 @@ def submit_to(
 ) -> None:
     """Makes a job by ``POST path`` and says so, or follows it; ``after``: what ``--after`` and ``--after-any`` said."""
     before, any_end = after
-    if any_end and before is None:
-        raise typer.BadParameter("is for --after JOB", param_hint="--after-any")
-    query = {"after": api.job_id(before), "after_any": str(any_end).lower()} if before is not None else {}
+    query = _follows(api, before, any_end=any_end)
     job = api.post(path, body, {"Idempotency-Key": key} if key else None, **query)
     errors.print(
         f"{job['name']} {job['id']} accepted; {api.address.url}/jobs/{job['id']}", markup=False, soft_wrap=True
@@ -80,6 +78,13 @@ def submit_to(
         _follow(api, job["id"], as_json=as_json)
     elif as_json:
         print_json(job)
+
+
+def _follows(api: Api, before: str | None, *, any_end: bool) -> dict[str, str]:
+    """The query that says after which job a new one is to come."""
+    if any_end and before is None:
+        raise typer.BadParameter("is for --after JOB", param_hint="--after-any")
+    return {"after": api.job_id(before), "after_any": str(any_end).lower()} if before is not None else {}
 
 
 def ls(

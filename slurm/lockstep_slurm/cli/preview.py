@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime
 
 from rich.text import Text
@@ -16,12 +17,14 @@ _WIDTH = 80
 """Of the picture where the output has no width of its own."""
 
 
-def show(api: Api, spec: Json, *, as_json: bool) -> Exit:
+def show(api: Api, spec: Json, query: Mapping[str, str], *, as_json: bool) -> Exit:
     """Prints the preview of ``spec``; what the command ends with: INPUT where Slurm would refuse the job.
+
+    ``query``: after which job it is to come.
 
     Only the script goes to standard output, so that it can be kept; all that is said of it to standard error.
     """
-    found = _asked(api, spec)
+    found = _asked(api, spec, query)
     if as_json:
         print_json(found)
     else:
@@ -29,10 +32,10 @@ def show(api: Api, spec: Json, *, as_json: bool) -> Exit:
     return Exit.INPUT if found["slurm"]["opinion"] == "refused" else Exit.WELL
 
 
-def _asked(api: Api, spec: Json) -> Json:
+def _asked(api: Api, spec: Json, query: Mapping[str, str]) -> Json:
     """The preview, asked for again where Slurm was asked about something else a moment ago."""
     for _ in range(_TRIES):
-        found = api.post("/jobs/preview", spec)
+        found = api.post("/jobs/preview", spec, None, **query)
         if found["slurm"]["opinion"] != "not asked":
             break
         # Not a guess: the service says when Slurm may be asked again.
