@@ -6,6 +6,7 @@
 ``pyslurm_desk``  pyslurm, where one is installed; ``own_pyslurm`` is one at ``own_cluster``
 ``local_desk``    no Slurm, and an empty queue
 ``own_cluster``   a cluster that a test may stop; ``own_desk`` is at it, and ``own_command_cluster`` is for the commands
+``forgotten``     the record of a job that this cluster has forgotten
 ``column``        the column of the test: ``command-24.11``
 ``stand_in``      a pyslurm that does what a test tells it to, and ``process`` the process that holds it
 ``wrap``          puts a script before one of Slurm's commands
@@ -26,7 +27,7 @@ from clients import columns
 from clients.desk import Desk, until
 from clients.stand_in import STAND_IN, StandIn
 from lockstep_slurm.client import LocalClient, PySlurmClient
-from lockstep_slurm.client.protocol import SlurmClient, SlurmUnavailableError
+from lockstep_slurm.client.protocol import SlurmClient, SlurmJob, SlurmUnavailableError
 from lockstep_slurm.client.pyslurm_process import PySlurmProcess
 from lockstep_slurm.cluster import ClusterInfo, down, up
 from support import slurms
@@ -119,14 +120,33 @@ class OwnCluster:
         """The column's client of it."""
         return columns.client(self.column, self.info.slurm_conf, timeout)
 
+    def slurmd(self, node: str) -> int:
+        """The pid of a node's slurmd."""
+        return int((self.info.folder / "pids" / f"slurmd-{node}.pid").read_text())
+
     def mend(self) -> None:
         """Brings up again what does not run."""
         _bring_up(self.info.folder)
 
 
-def _bring_up(folder: Path) -> ClusterInfo:
+NUMBERS = range(100, 140)
+"""The job ids of a cluster of these tests' own: few, so that they are soon given out again."""
+_OWN = {
     # Slurm's own time-out, after which a command gives up, is cut down: still longer than any test's deadline.
-    return up("clients", 1, folder, min_job_age=2, overrides={"MessageTimeout": "5"})
+    "MessageTimeout": "5",
+    # A node that was said to be down stays so, and comes back by itself only where it did not answer.
+    "ReturnToService": "1",
+    # Jobs of a partition of a higher tier, which a test may make, push those of a lower one out.
+    "PreemptType": "preempt/partition_prio",
+    "PreemptMode": "REQUEUE",
+    "FirstJobId": str(NUMBERS[0]),
+    # The last one itself is never given out (22.05 and 24.11).
+    "MaxJobId": str(NUMBERS.stop),
+}
+
+
+def _bring_up(folder: Path) -> ClusterInfo:
+    return up("clients", 1, folder, min_job_age=2, overrides=_OWN)
 
 
 @dataclass
@@ -135,6 +155,8 @@ class _OwnClusters:
 
     parent: Path
     infos: dict[str, ClusterInfo] = field(default_factory=dict)
+    forgotten: dict[str, SlurmJob] = field(default_factory=dict)
+    """By column: the record of a job that Slurm has forgotten since."""
 
     def of(self, version: str) -> ClusterInfo:
         if version not in self.infos:
@@ -142,7 +164,7 @@ class _OwnClusters:
         return self.infos[version]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def own_clusters() -> Iterator[_OwnClusters]:
     parent = Path(tempfile.mkdtemp(prefix="lockstep-clients-"))
     yield _OwnClusters(parent)
@@ -154,7 +176,7 @@ def own_clusters() -> Iterator[_OwnClusters]:
 
 @pytest.fixture
 def own_cluster(column: str, own_clusters: _OwnClusters) -> Iterator[OwnCluster]:
-    """A cluster of this file's own for each Slurm, whose programs are on PATH meanwhile."""
+    """A cluster of these tests' own for each Slurm, whose programs are on PATH meanwhile."""
     columns.needed(column)
     with slurms.chosen(columns.version(column)):
         yield OwnCluster(own_clusters.of(columns.version(column)), column)
@@ -168,15 +190,28 @@ def own_command_cluster(own_cluster: OwnCluster) -> OwnCluster:
 
 @pytest.fixture
 def own_desk(own_cluster: OwnCluster, tmp_path: Path) -> Iterator[Desk]:
-    """The column's client at the file's own cluster."""
+    """The column's client at the tests' own cluster."""
     desk = Desk(own_cluster.client(), tmp_path, own_cluster.info.slurm_conf)
     yield desk
     desk.clear()
 
 
 @pytest.fixture
+def forgotten(column: str, own_desk: Desk, own_clusters: _OwnClusters) -> SlurmJob:
+    """The record of a job that ended with exit code 3, and that Slurm has forgotten: one for each column's tests."""
+    if column not in own_clusters.forgotten:
+        number = own_desk.run("exit 3")
+        record = own_desk.record(number)
+        # MinJobAge is 2 s there, and slurmctld looks about every ten seconds.
+        until(lambda: own_desk.job(number) is None, "Slurm forgets the job", within=120)
+        own_desk.submitted.remove(number)
+        own_clusters.forgotten[column] = record
+    return own_clusters.forgotten[column]
+
+
+@pytest.fixture
 def own_pyslurm(own_cluster: OwnCluster) -> Iterator[PySlurmClient]:
-    """Pyslurm at the file's own cluster, with two seconds for each answer and its process running."""
+    """Pyslurm at the tests' own cluster, with two seconds for each answer and its process running."""
     client = PySlurmClient(own_cluster.info.slurm_conf, timeout=2)
     until(lambda: _answers(client), "pyslurm's process")
     yield client

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from clients.conftest import OwnCluster
+from clients.conftest import NUMBERS, OwnCluster
 from clients.desk import Desk, stopped, until
-from lockstep_slurm.client.protocol import SlurmClient, SlurmUnavailableError, SlurmUnknownJobError
+from lockstep_slurm.client.protocol import SlurmClient, SlurmJob, SlurmUnavailableError, SlurmUnknownJobError
 
 
 class TestStopped:
@@ -76,17 +76,38 @@ class TestDown:
 
 
 class TestForgotten:
-    def test_what_slurm_forgot_is_in_the_records(self, own_desk: Desk) -> None:
-        client, submission = own_desk.client, own_desk.submission("exit 3")
-        number = own_desk.submit(submission)
-        record = own_desk.record(number)
-        # MinJobAge is 2 s there, and slurmctld looks about every half minute.
-        until(lambda: own_desk.job(number) is None, "Slurm forgets the job", within=120)
-        assert (record.id, record.name, record.state, record.exit_code) == (number, submission.name, "FAILED", 3)
-        assert client.find(submission.name) == [record]
-        assert client.finished([number]) == [record]
+    def test_what_slurm_forgot_is_in_the_records(self, own_desk: Desk, forgotten: SlurmJob) -> None:
+        client = own_desk.client
+        assert (forgotten.state, forgotten.exit_code) == ("FAILED", 3)
+        assert client.find(forgotten.name) == [forgotten]
+        assert client.finished([forgotten.id]) == [forgotten]
         with pytest.raises(SlurmUnknownJobError):
-            client.cancel(number)
+            client.cancel(forgotten.id)
+
+    # After the one above: from here on, the number has another job.
+    def test_a_number_that_comes_again_is_two_jobs_told_apart_by_name_and_submit_time(
+        self, own_desk: Desk, forgotten: SlurmJob
+    ) -> None:
+        client, number = own_desk.client, forgotten.id
+        before = NUMBERS[NUMBERS.index(number) - 1]
+        # A script that is only asked about uses a number up, and Slurm forgets it at once.
+        until(lambda: f"Job {before} " in client.test("#!/bin/bash\n", "x").words, f"the number before {number}")
+        assert own_desk.run(hold=True) == number
+        again = own_desk.in_state(number, "PENDING")
+        assert again.name != forgotten.name
+        assert (again.restarts, again.nodes, again.exit_code, again.ended) == (0, (), None, None)
+        # The old job is where it was, asked for alone or with the new one.
+        assert client.find(forgotten.name) == client.finished([number]) == [forgotten]
+        assert client.find(again.name) == [again]
+        assert client.find(forgotten.name, again.name) == [forgotten, again]
+        client.cancel(number)
+        record = own_desk.record(number)
+        assert (record.name, record.state, record.restarts) == (again.name, "CANCELLED", 0)
+        assert record.submitted == again.submitted
+        assert client.finished([number]) == [forgotten, record]
+        assert forgotten.submitted is not None
+        assert record.submitted is not None
+        assert forgotten.submitted < record.submitted
 
 
 class TestDrained:

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
 from lockstep_service.jobs import repository
+from lockstep_service.settings import Settings
+from lockstep_slurm.client import LocalClient
+from lockstep_slurm.client.protocol import SlurmJob
 
-from .conftest import HandMadeRun
+from .conftest import SPEC, HandMadeRun
 
 Json = dict[str, Any]
 URL = "/api/v1/jobs"
+
+
+class Reused(LocalClient):
+    """A scheduler that gave number 7 to a second job: that one is in its queue, and the first one in its records."""
+
+    kind = "command"
+
+    def queue(self) -> list[SlurmJob]:
+        return [SlurmJob(7, "another", "PENDING")]
+
+    def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
+        at = datetime.now(UTC)
+        ended = SlurmJob(7, SPEC["name"], "TIMEOUT", started=at - timedelta(minutes=5), ended=at + timedelta(seconds=1))
+        return [one for one in [ended] if one.id in ids]
 
 
 class TestImportRun:
@@ -119,3 +138,14 @@ class TestImportRun:
         assert (answer.status_code, answer.json()["by_hand"]) == (200, False)
         with app.database.reading() as session:
             assert repository.unfinished(session)[0].id == job["id"]
+
+    def test_a_run_whose_number_another_job_has_by_now(
+        self, settings: Settings, made_by_hand: Callable[[], HandMadeRun]
+    ) -> None:
+        hand = made_by_hand()
+        hand.claim(pid=2**22 + 1, slurm_job_id=7)
+        with TestClient(create_app(settings, Reused(settings.home / "local")), base_url="http://127.0.0.1") as caller:
+            found: Application = caller.app.state.application  # type: ignore[attr-defined]
+            caller.headers["Authorization"] = f"Bearer {found.keys.token}"
+            job = caller.post(self.URL, json={"run_dir": str(hand.run)}).raise_for_status().json()
+        assert (job["phase"], job["state"], job["slurm_job_id"]) == ("ended badly", "TIMEOUT", 7)

@@ -2,7 +2,8 @@
 
     .venv/bin/python -m pytest tests/clients --write-compatibility
 
-writes ``docs/compatibility-table.md``. A column of which nothing ran keeps what the file says of it, with its date.
+writes ``docs/compatibility-table.md``. A column of which nothing ran keeps what the file says of it, with its date;
+cases that came later than that are "not run" in it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from support import slurms
 FILE = Path(__file__).parents[2] / "docs" / "compatibility-table.md"
 NOT_FOR_IT = "-"
 """The cell of a case that a column does not have: the local queue takes no partition, for example."""
+NOT_RUN = "not run"
+"""The cell of a case that came after the last run of the column."""
+_OUTCOMES = ("passed", "failed", "skipped", NOT_RUN)
 _NODE = re.compile(r"tests/clients/test_contract\w*\.py::Test(?P<group>\w+)::test_(?P<words>\w+)\[(?P<rest>.*)\]")
 _COLUMN = re.compile(r"((?:command|pyslurm)-\d+\.\d+|pyslurm|local)(?:-(.*))?")
 _HEAD = """\
@@ -27,7 +31,8 @@ _HEAD = """\
 
 Every client keeps the same sentences (`tests/clients/test_contract*.py`), over each Slurm. `make test` prints this
 table as it is on the machine at hand; here is what was recorded last. A column is a client and the Slurm it talked to;
-`-` means that a case is not about that client. What the clients are: [slurm-clients.md](slurm-clients.md).
+`-` means that a case is not about that client, `not run` that it came after the column's date. What the clients are:
+[slurm-clients.md](slurm-clients.md).
 
 Written by `.venv/bin/python -m pytest tests/clients --write-compatibility`; a test holds that it names every case.
 
@@ -63,6 +68,10 @@ class Table:
         """How many cases of the column came out so."""
         return list(self.of(column).values()).count(outcome)
 
+    def ran(self, column: str) -> bool:
+        """Whether any case of the column ran."""
+        return self.count(column, "passed") + self.count(column, "failed") > 0
+
     def add(self, nodeid: str, outcome: str) -> None:
         """Takes a test's outcome into the table, if it is a case of the suite; what went wrong is never overwritten."""
         found = case_and_column(nodeid)
@@ -84,23 +93,37 @@ def case_and_column(nodeid: str) -> tuple[str, str] | None:
 
 
 def merge(new: Table, old: Table) -> Table:
-    """The new table, with the old columns of which nothing ran this time, as far as their cases still exist."""
+    """The new table, with the old columns of which nothing ran this time, as far as their cases still exist.
+
+    Those have no column of their own for a client that is not there.
+    """
     outcomes = {case: dict(cells) for case, cells in new.outcomes.items()}
     summaries = dict(new.summaries)
+    idle = {column for column in new.columns if not new.ran(column)}
     for column in old.columns:
-        if new.count(column, "passed") + new.count(column, "failed") == 0:
-            for case, outcome in old.of(column).items():
-                if case in outcomes:
-                    outcomes[case][column] = outcome
-            summaries[column] = old.summaries[column]
+        if new.ran(column):
+            continue
+        summaries[column] = old.summaries[column]
+        for case, cells in new.outcomes.items():
+            if any(_kind(one) == _kind(column) for one in cells):
+                outcomes[case][column] = old.outcomes.get(case, {}).get(column, NOT_RUN)
+    for column in idle - set(old.columns):
+        if any(_kind(one) == column for one in old.columns):
+            summaries.pop(column, None)
+            for cells in outcomes.values():
+                cells.pop(column, None)
     return Table(outcomes, summaries)
+
+
+def _kind(column: str) -> str:
+    return column.partition("-")[0]
 
 
 def write(table: Table) -> str:
     """The page."""
     rows = [
         [column, table.summaries[column].slurm]
-        + [str(table.count(column, outcome)) for outcome in ("passed", "failed", "skipped")]
+        + [str(table.count(column, outcome)) for outcome in _OUTCOMES]
         + [table.summaries[column].date]
         for column in table.columns
     ]
@@ -109,7 +132,7 @@ def write(table: Table) -> str:
     ]
     return (
         _HEAD
-        + _markdown(["column", "Slurm", "passed", "failed", "skipped", "date"], rows)
+        + _markdown(["column", "Slurm", *_OUTCOMES, "date"], rows)
         + "\n"
         + _markdown(["case", *table.columns], cells)
     )

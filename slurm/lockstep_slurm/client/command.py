@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lockstep_slurm.client import sbatch, scancel, scontrol, squeue
 from lockstep_slurm.client.protocol import SlurmForecast, SlurmJob, SlurmNode, SlurmPartition, Submission
-from lockstep_slurm.client.records import Records
+from lockstep_slurm.client.records import Records, unless_queued
 from lockstep_slurm.client.runner import Runner
 
 
@@ -45,8 +45,7 @@ class CommandClient:
             return []
         wanted = set(names)
         queued = [job for job in squeue.jobs(self._runner, self._user, names) if job.name in wanted]
-        ids = {job.id for job in queued}
-        return [job for job in self._records.by_name(names) if job.id not in ids] + queued
+        return unless_queued(self._records.by_name(names), queued) + queued
 
     def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
         """What accounting, or else the completion file, says of these jobs, oldest first."""

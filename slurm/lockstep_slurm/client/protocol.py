@@ -65,7 +65,8 @@ class SlurmJob:
     nodes: tuple[str, ...] = ()
     restarts: int = 0
     exit_code: int | None = None
-    """The batch script's, once the job has ended; None before, and where a signal ended it."""
+    """The batch script's, once the job has ended; None before, and where a signal ended it. It says nothing where the
+    state says that Slurm ended the job (CANCELLED, PREEMPTED, NODE_FAIL): there Slurm may write 0."""
     exit_signal: int | None = None
     submitted: datetime | None = None
     started: datetime | None = None
@@ -155,8 +156,9 @@ class SlurmClient(Protocol):
     def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
         """What the completion or accounting records say of these jobs, oldest first; one without a record is left out.
 
-        Ids are reused, so a caller compares the name as well. A job has one record for each run: one that a requeue
-        ended has a state that is not an end (in the completion file PENDING).
+        Ids are reused: a caller compares the name as well, and jobs of one id differ in their submit times. A job has
+        one record for each run, and its last one counts: before it, a run that a requeue ended has a state that is not
+        an end (in the completion file PENDING), but a preempted one PREEMPTED, and one whose node failed NODE_FAIL.
         """
 
     def cancel(self, job_id: int) -> None:

@@ -23,7 +23,7 @@ from lockstep_slurm.client.protocol import (
 )
 from lockstep_slurm.client.pyslurm_description import NoWordsError, describe
 from lockstep_slurm.client.pyslurm_process import PySlurmProcess
-from lockstep_slurm.client.records import Records
+from lockstep_slurm.client.records import Records, unless_queued
 from lockstep_slurm.client.runner import Runner
 
 _log = logging.getLogger(__name__)
@@ -95,8 +95,7 @@ class PySlurmClient:
         if not names:
             return []
         queued = self._jobs(names)
-        ids = {job.id for job in queued}
-        return [job for job in self._records.by_name(names) if job.id not in ids] + queued
+        return unless_queued(self._records.by_name(names), queued) + queued
 
     def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
         """What accounting, or else the completion file, says of these jobs, oldest first."""

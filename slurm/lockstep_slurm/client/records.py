@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,12 @@ from lockstep_slurm.client.protocol import SlurmJob, SlurmUnavailableError
 from lockstep_slurm.client.runner import Runner
 
 _log = logging.getLogger(__name__)
+
+
+def unless_queued(records: Sequence[SlurmJob], queued: Iterable[SlurmJob]) -> list[SlurmJob]:
+    """The records of jobs that are not in the queue: an id that was given out again is, under another name."""
+    there = {(job.id, job.name) for job in queued}
+    return [record for record in records if (record.id, record.name) not in there]
 
 
 class Records:
