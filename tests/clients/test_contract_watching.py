@@ -20,9 +20,7 @@ WHOLE = "#SBATCH --exclusive --nodes=1 --partition="
 
 
 class TestSuspending:
-    def test_a_suspended_job_keeps_its_node_is_as_before_once_it_is_resumed_and_can_be_cancelled(
-        self, own_desk: Desk
-    ) -> None:
+    def test_a_suspended_job_keeps_its_node_and_can_be_resumed_and_cancelled(self, own_desk: Desk) -> None:
         before, pid = _running(own_desk)
         own_desk.scontrol("suspend", str(before.id))
         suspended = own_desk.in_state(before.id, "SUSPENDED")
@@ -91,9 +89,7 @@ class TestLosingNodes:
 
 
 class TestMaintenance:
-    def test_a_job_that_would_run_into_maintenance_waits_says_so_and_starts_once_there_is_none(
-        self, own_desk: Desk
-    ) -> None:
+    def test_a_job_that_would_run_into_maintenance_waits_and_says_so(self, own_desk: Desk) -> None:
         begins = time.time() + 60
         own_desk.scontrol(
             "create", "reservation", "reservationname=works", "flags=maint,ignore_jobs", "nodes=ALL", "users=root",
