@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep_slurm.job import spec
-from lockstep_worker import data, models
+from lockstep_slurm.job import training as spec
+from lockstep_worker import data, models, optimizers
 from lockstep_worker.data.sharding import batch, shard, steps_in
-from lockstep_worker.recipe import Recipe
+from lockstep_worker.recipe import GPTSizes, Recipe
 from lockstep_worker.training import totals_of
 
 
@@ -54,21 +57,51 @@ def test_totals_add_up_over_any_division_and_a_rank_without_samples_adds_nothing
     assert totals_of(models.build("resnet50"), synthetic, shard(16, rank=20, ranks=32), 128) == (0, 0, 0)
 
 
+def test_every_token_of_a_text_is_an_answer() -> None:
+    recipe = Recipe("gpt", "synthetic-tokens", gpt=GPTSizes(vocabulary=5, context=7, layers=1, heads=1, width=4))
+    texts, model = data.load(recipe, ranks=1), models.build("gpt", gpt=recipe.gpt)
+    correct, loss, count = totals_of(model, texts, shard(16, rank=0, ranks=1), 5)
+    assert count == 16 * 7
+    assert 0 <= correct <= count
+    assert loss / count == pytest.approx(math.log(5), rel=0.1), "before training, every token is as likely as any other"
+
+
 def test_a_recipes_defaults_are_the_specs() -> None:
     submitted = spec.Training(model="digits-mlp", data="digits")
     assert Recipe.parse(submitted.model_dump()) == Recipe("digits-mlp", "digits")
     assert Recipe.parse(submitted.model_dump(exclude_none=True)) == Recipe("digits-mlp", "digits")
+    assert Recipe.parse(spec.Training(model="gpt", data="synthetic-tokens", gpt=spec.GPT()).model_dump()) == Recipe(
+        "gpt", "synthetic-tokens"
+    )
 
 
-def test_every_model_and_data_of_the_spec_can_be_had() -> None:
-    for name in spec.MODELS:
-        assert isinstance(models.build(name), torch.nn.Module)
+def test_a_recipe_has_what_the_spec_says() -> None:
+    said = {
+        "model": "gpt", "data": "synthetic-tokens", "optimizer": "lamb", "learning_rate": 0.01, "base_batch": 64,
+        "beta2": 0.99, "gpt": {"vocabulary": 50, "tied": True},
+    }  # fmt: skip
+    assert Recipe.parse(spec.Training.model_validate(said).model_dump()) == Recipe(
+        "gpt", "synthetic-tokens", optimizer="lamb", learning_rate=0.01, base_batch=64, beta2=0.99,
+        gpt=GPTSizes(vocabulary=50, tied=True),
+    )  # fmt: skip
+    said = {"model": "vgg16", "data": "synthetic-imagenet", "image_size": 64, "classes": 10, "optimizer": "lars",
+            "learning_rate": 1.0, "trust_coefficient": 0.01}  # fmt: skip
+    assert Recipe.parse(spec.Training.model_validate(said).model_dump()) == Recipe(
+        "vgg16", "synthetic-imagenet", image_size=64, classes=10, optimizer="lars", learning_rate=1.0,
+        trust_coefficient=0.01,
+    )  # fmt: skip
+
+
+def test_every_model_data_and_optimizer_of_the_spec_can_be_had() -> None:
+    assert (models.MODELS, optimizers.OPTIMIZERS) == (spec.MODELS, spec.OPTIMIZERS)
     for name in spec.DATA:
         assert data.load(Recipe("any", name, steps_per_epoch=2), ranks=2).train > 0
     with pytest.raises(ValueError, match="no model"):
         models.build("other")
     with pytest.raises(ValueError, match="no data"):
         data.load(Recipe("any", "other"), ranks=1)
+    with pytest.raises(ValueError, match="no optimizer"):
+        optimizers.build(Recipe("any", "any", optimizer="other"), models.build("digits-mlp"))
 
 
 def test_the_learning_rate_warms_up_linearly() -> None:
@@ -77,13 +110,23 @@ def test_the_learning_rate_warms_up_linearly() -> None:
     assert Recipe("any", "any", learning_rate=0.4).learning_rate_at(0) == 0.4
 
 
-def test_resnet50_is_the_published_one() -> None:
-    model = models.build("resnet50")
-    assert sum(parameter.numel() for parameter in model.parameters()) == 25_557_032
-    assert sum(isinstance(module, torch.nn.Conv2d) for module in model.modules()) == 53
-    model.eval()
-    with torch.no_grad():
-        assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+@given(
+    st.floats(1e-6, 10), st.integers(1, 512), st.integers(1, 64), st.integers(1, 4096), st.integers(0, 50),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_with_a_base_batch_the_rate_is_in_proportion_to_the_global_batch(
+    rate: float, batch_size: int, ranks: int, base: int, warmup: int, step: int
+) -> None:
+    def at(ranks: int, base_batch: int | None) -> float:
+        recipe = Recipe(
+            "any", "any", batch_size=batch_size, learning_rate=rate, base_batch=base_batch, warmup_steps=warmup
+        )
+        return recipe.learning_rate_at(step, ranks)
+
+    unscaled = at(1, None)
+    assert at(ranks, None) == unscaled, "without a base batch it is the whole job's, whatever the ranks"
+    assert at(ranks, base) == pytest.approx(unscaled * batch_size * ranks / base)
+    assert at(ranks, batch_size * ranks) == unscaled
 
 
 def test_digits_are_real_split_once_and_disjoint() -> None:
@@ -112,3 +155,26 @@ def test_synthetic_images_are_the_same_on_every_rank() -> None:
     assert torch.equal(images, other.train_batch(torch.tensor([3, 11]))[0])
     assert not torch.equal(images[0], images[1])
     assert not torch.equal(one.held_out_batch(torch.tensor([0]))[0], one.train_batch(torch.tensor([0]))[0])
+
+
+def test_synthetic_images_have_the_size_and_the_classes_of_the_recipe() -> None:
+    recipe = Recipe("any", "synthetic-imagenet", steps_per_epoch=3, batch_size=8, image_size=40, classes=5)
+    images, classes = data.load(recipe, 1).train_batch(torch.arange(24))
+    assert images.shape == (24, 3, 40, 40)
+    assert set(classes.tolist()) == set(range(5))
+
+
+def test_synthetic_texts_are_the_same_on_every_rank_and_each_token_is_followed_by_always_the_same() -> None:
+    recipe = Recipe("any", "synthetic-tokens", steps_per_epoch=4, batch_size=8, gpt=GPTSizes(vocabulary=11, context=9))
+    one, other = (data.load(recipe, 2) for _ in range(2))
+    assert (one.train, one.held_out) == (64, 16)
+    tokens, following = one.train_batch(torch.arange(64))
+    assert tokens.shape == following.shape == (64, 9)
+    assert torch.equal(tokens, other.train_batch(torch.arange(64))[0])
+    assert torch.equal(tokens[:, 1:], following[:, :-1])
+    pairs = set(zip(tokens.flatten().tolist(), following.flatten().tolist(), strict=True))
+    assert len(pairs) == len({first for first, _ in pairs}) == len({second for _, second in pairs}) == 11
+    held_out, _ = one.held_out_batch(torch.arange(16))
+    assert held_out.tolist() == one.train_batch(torch.arange(64, 80))[0].tolist()
+    differently = data.load(dataclasses.replace(recipe, seed=1), 2).train_batch(torch.arange(64))[0]
+    assert not torch.equal(tokens, differently)

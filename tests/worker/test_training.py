@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lockstep_slurm.job.file import read
 from lockstep_slurm.job.rundir import read_claims, read_exit, spool_files
 from lockstep_slurm.job.script import ScriptSite, render
 from lockstep_slurm.job.spec import JobSpec
+from lockstep_worker import models
+from lockstep_worker.data.digits import Digits
 from support.ranks import ROOT, Launched, base_environment, processes_of, task
 
 MLP = {
@@ -63,6 +67,28 @@ def mean_losses(launched: Launched) -> list[float]:
     return [sum(by_step[step]) / len(by_step[step]) for step in sorted(by_step)]
 
 
+def losses_of_a_plain_loop(threads: int) -> list[float]:
+    """What the recipe of ``MLP`` is, without Horovod and without anything of the recipe but its model and its data."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # as the rank has: a sum divided otherwise is rounded otherwise
+    torch.manual_seed(3)
+    model, digits = models.build("digits-mlp"), Digits()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=0.001)
+    losses: list[float] = []
+    for epoch in range(2):
+        order = torch.randperm(1437, generator=torch.Generator().manual_seed(3 * 1_000_003 + epoch))
+        for indices in order[: 22 * 64].view(22, 64):
+            images, classes = digits.train_batch(indices)
+            optimizer.param_groups[0]["lr"] = 0.05 * min(1.0, (len(losses) + 1) / 5)
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(images), classes)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.item())
+    torch.set_num_threads(before)
+    return losses
+
+
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     ends = time.monotonic() + seconds
     while not (found := condition()):
@@ -105,16 +131,37 @@ def test_the_digits_example_trains_two_ranks_to_one_good_model(make_run: MakeRun
 
 def test_two_ranks_compute_what_one_rank_with_twice_the_batch_computes(make_run: MakeRun, launch: Launch) -> None:
     one = launch(make_run(**MLP, epochs=2, batch_size=64), 1)
-    two = launch(make_run(**MLP, epochs=2, batch_size=32), 2)
+    # The same rate, said otherwise: for a global batch of 16, which is a quarter of this job's.
+    scaled = MLP | {"learning_rate": 0.0125, "base_batch": 16}
+    two = launch(make_run(**scaled, epochs=2, batch_size=32), 2)
     assert one.wait() == 0, one.text
     assert two.wait() == 0, two.text
     alone, shared = mean_losses(one), mean_losses(two)
     assert len(alone) == len(shared) == 44
     assert shared == pytest.approx(alone, rel=1e-4)
     assert alone[-1] < alone[0] / 2, "it learns, so that equal losses say something"
+    (start,) = one.records("start")
+    assert alone == losses_of_a_plain_loop(len(start["values"]["compute_cpus"])), "not what it was, bit for bit"
     last_alone, last_shared = (found.records("evaluation")[-1]["values"] for found in (one, two))
     assert last_shared["loss"] == pytest.approx(last_alone["loss"], rel=1e-4)
     assert last_shared["accuracy"] == pytest.approx(last_alone["accuracy"], abs=1 / 360)
+
+
+def test_a_gpt_learns_texts_by_lamb_on_two_ranks(make_run: MakeRun, launch: Launch) -> None:
+    sizes = {"vocabulary": 16, "context": 12, "layers": 1, "heads": 2, "width": 16, "tied": True}
+    launched = launch(
+        make_run(model="gpt", data="synthetic-tokens", gpt=sizes, optimizer="lamb", learning_rate=0.02, base_batch=8,
+                 weight_decay=0.01, warmup_steps=5, steps_per_epoch=60, batch_size=8),
+        2,
+    )  # fmt: skip
+    assert launched.wait() == 0, launched.text
+    losses = mean_losses(launched)
+    assert losses[0] == pytest.approx(math.log(16), rel=0.1)
+    assert losses[-1] < losses[0] / 2
+    (evaluation,) = launched.records("evaluation")
+    assert evaluation["values"]["accuracy"] > 0.8
+    assert evaluation["values"]["samples"] == 16
+    assert len(digests(launched)) == 1
 
 
 def test_two_nodes_that_are_one_machine_meet(make_run: MakeRun, launch: Launch) -> None:

@@ -11,27 +11,57 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class GPTSizes:
+    """The spec's ``training.gpt`` section; the defaults are the spec's, and give 5.2 million parameters."""
+
+    vocabulary: int = 4000
+    context: int = 128
+    """Tokens that a sample has, and the model sees."""
+    layers: int = 4
+    heads: int = 4
+    width: int = 256
+    tied: bool = False
+    """Whether the embedding is also the last layer's matrix."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The spec's ``training`` section for a built-in model; the defaults are the spec's (a test holds them equal)."""
 
     model: str
     data: str
+    image_size: int = 224
+    """Height and width of synthetic images."""
+    classes: int = 1000
+    """Of synthetic images, and of the models for them."""
+    gpt: GPTSizes = GPTSizes()
     epochs: int = 1
     steps_per_epoch: int | None = None
     batch_size: int = 32
     """Samples per rank and step."""
+    optimizer: str = "sgd"
     learning_rate: float = 0.05
-    """Of the whole job, not scaled by ranks."""
+    """For a global batch of ``base_batch``; without it of the whole job, whatever its ranks."""
+    base_batch: int | None = None
+    """The global batch, in samples, that ``learning_rate`` is for."""
     momentum: float = 0.9
+    """How much of the mean of past gradients is kept: of sgd and lars; beta1 of adamw and lamb."""
+    beta2: float = 0.999
+    """The same for the squares, of adamw and lamb."""
+    trust_coefficient: float = 0.001
+    """Of lars."""
     weight_decay: float = 0.0
     warmup_steps: int = 0
     seed: int = 0
 
     @classmethod
     def parse(cls, training: Mapping[str, Any]) -> Recipe:
-        """From the spec's ``training`` section."""
+        """From the spec's ``training`` section; what is null there has its default."""
         known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in training.items() if key in known})
+        given = {key: value for key, value in training.items() if key in known and value is not None}
+        if "gpt" in given:
+            given["gpt"] = GPTSizes(**given["gpt"])
+        return cls(**given)
 
     @classmethod
     def of_this_run(cls) -> Recipe:
@@ -39,6 +69,18 @@ class Recipe:
         spec = json.loads((Path(os.environ["LOCKSTEP_RUN"]) / "spec.json").read_text(encoding="utf-8"))
         return cls.parse(spec["training"])
 
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of ``step`` (0 for the first): grows linearly over ``warmup_steps``, then stays."""
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+    def peak_learning_rate(self, ranks: int) -> float:
+        """After warm-up: ``learning_rate``, times global batch / ``base_batch`` where that is given.
+
+        The linear scaling rule (Goyal et al., arXiv 1706.02677, section 2.1).
+        """
+        if self.base_batch is None:
+            return self.learning_rate
+        return self.learning_rate * (self.batch_size * ranks / self.base_batch)
+
+    def learning_rate_at(self, step: int, ranks: int = 1) -> float:
+        """The learning rate of ``step`` (0 for the first): grows linearly over ``warmup_steps``, then stays.
+
+        It grows from 0, where Goyal et al. begin at the unscaled rate (section 2.2).
+        """
+        return self.peak_learning_rate(ranks) * min(1.0, (step + 1) / max(1, self.warmup_steps))

@@ -1,4 +1,4 @@
-"""The built-in recipe: synchronous data-parallel training with momentum SGD, on Horovod.
+"""The built-in recipe: synchronous data-parallel training on Horovod.
 
 Every rank draws the same order of the samples and takes its part of each global batch; Horovod averages the
 gradients. So 2 ranks with a batch of B each compute what 1 rank with 2 * B computes, to the rounding of float32.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import lockstep
-from lockstep_worker import data, models
+from lockstep_worker import data, models, optimizers
 from lockstep_worker.data.sharding import batch, shard, steps_in
 from lockstep_worker.recipe import Recipe
 
@@ -44,11 +44,9 @@ def train(recipe: Recipe) -> None:
             f"lockstep: {ranks} ranks x batch_size {recipe.batch_size} is more than {samples.train} samples"
         )
 
-    model = models.build(recipe.model)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    model = models.build(recipe.model, classes=recipe.classes, gpt=recipe.gpt)
+    torch.manual_seed(recipe.seed * 3_000_017 + 1 + rank)  # from here on dropout is drawn, on each rank its own
+    optimizer = hvd.DistributedOptimizer(optimizers.build(recipe, model), named_parameters=model.named_parameters())
     broadcast(model, optimizer)
 
     lockstep.report(kind="start", steps=steps_per_epoch * recipe.epochs)
@@ -66,11 +64,11 @@ def train(recipe: Recipe) -> None:
                 ranks=ranks,
                 seed=recipe.seed,
             )
-            images, classes = samples.train_batch(indices)
+            inputs, targets = samples.train_batch(indices)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate_at(step)
+                group["lr"] = recipe.learning_rate_at(step, ranks)
             optimizer.zero_grad()
-            loss = cross_entropy(model(images), classes)
+            loss = cross_entropy(*flat(model(inputs), targets))
             loss.backward()  # type: ignore[no-untyped-call]
             waiting_since = time.perf_counter()
             optimizer.synchronize()
@@ -126,15 +124,21 @@ def evaluate(model: nn.Module, samples: data.DataSet, batch_size: int) -> tuple[
 
 @torch.no_grad()
 def totals_of(model: nn.Module, samples: data.DataSet, indices: Tensor, size: int) -> tuple[float, float, float]:
-    """Correct answers, summed loss and number of these held-out samples, ``size`` at a time; zeros for none."""
+    """Correct answers, summed loss, number of answers of these held-out samples, ``size`` at a time; zeros for none."""
     model.eval()
-    correct = loss = 0.0
+    correct = loss = count = 0.0
     for part in torch.split(indices, size) if len(indices) else ():
-        images, classes = samples.held_out_batch(part)
-        scores = model(images)
-        correct += (scores.argmax(dim=1) == classes).sum().item()
-        loss += cross_entropy(scores, classes, reduction="sum").item()
-    return correct, loss, float(len(indices))
+        inputs, targets = samples.held_out_batch(part)
+        scores, targets = flat(model(inputs), targets)
+        correct += (scores.argmax(dim=1) == targets).sum().item()
+        loss += cross_entropy(scores, targets, reduction="sum").item()
+        count += len(targets)
+    return correct, loss, count
+
+
+def flat(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """One answer a row: of texts, each position's is one. (n, ..., classes), (n, ...) -> (m, classes), (m,)."""
+    return scores.flatten(0, -2), targets.flatten()
 
 
 def parameters_sha256(model: nn.Module) -> str:

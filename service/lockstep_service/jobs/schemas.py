@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_service.placement.schemas import Result
 from lockstep_service.wire import Time, Wire
-from lockstep_slurm.job.spec import AbsolutePath, JobSpec
+from lockstep_slurm.job.fields import AbsolutePath
+from lockstep_slurm.job.spec import JobSpec
 
 Phase = Literal["accepted", "waiting", "running", "ended well", "ended badly", "unknown"]
 Wanted = Literal["hold", "release", "requeue"]

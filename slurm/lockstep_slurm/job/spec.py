@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from lockstep_slurm.job import forms
+from lockstep_slurm.job.fields import (
+    AbsolutePath,
+    BeginTime,
+    JobName,
+    Line,
+    Memory,
+    Section,
+    Subnet,
+    TimeLimit,
+    VariableName,
+    Word,
+)
+from lockstep_slurm.job.training import Training
 
-Model = Literal["digits-cnn", "digits-mlp", "resnet50"]
-Data = Literal["digits", "synthetic-imagenet"]
-MODELS: tuple[str, ...] = get_args(Model)
-DATA: tuple[str, ...] = get_args(Data)
 READ_ONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS"})
 """Variables that bash itself refuses to set (man bash, 5.2)."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
-
-_HALF = re.compile(r"[\ud800-\udfff]")
-"""JSON can say half of a surrogate pair; no file and no database takes it."""
-
-
-def _plain(text: str) -> str:
-    """Refuses control characters: in a script header, a newline would end the directive and start a command."""
-    if found := _HALF.search(text):
-        raise ValueError(f"has {found.group()!r} at position {found.start()}, half of a character; remove it")
-    if found := _CONTROL.search(text):
-        raise ValueError(f"has the control character {found.group()!r} at position {found.start()}; remove it")
-    return text
-
-
-def _absolute(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError(f"is {text!r}, which is relative; give the absolute path that compute nodes see")
-    return text
-
-
-def _network(text: str) -> str:
-    try:
-        ipaddress.IPv4Network(text)
-    except ValueError as error:
-        raise ValueError(f"is {text!r}, which is no IPv4 network: {error}") from None
-    return text
-
-
-def _one_group(text: str) -> str:
-    """Refuses what is no regular expression with exactly one group."""
-    try:
-        groups = re.compile(text).groups
-    except re.error as error:
-        raise ValueError(f"is {text!r}, which is no regular expression: {error}") from None
-    if groups != 1:
-        raise ValueError(f"is {text!r}, which has {groups} groups; put the figure, and nothing else, in parentheses")
-    return text
 
 
 def _auto_or_count(value: object, check: ValidatorFunctionWrapHandler) -> object:
@@ -71,28 +31,6 @@ def _auto_or_count(value: object, check: ValidatorFunctionWrapHandler) -> object
         return check(value)
     except ValidationError:
         raise ValueError(f'{value!r} is neither "auto" nor a whole number from 0 to 64') from None
-
-
-Line = Annotated[str, AfterValidator(_plain), Field(min_length=1, max_length=4096)]
-"""Text on one line, without control characters."""
-Word = Annotated[str, Field(min_length=1, max_length=128, pattern=forms.WORD)]
-"""One word of Slurm's: a partition, an account, a QOS, a reservation."""
-AbsolutePath = Annotated[Line, AfterValidator(_absolute)]
-JobName = Annotated[str, Field(min_length=1, max_length=64, pattern=forms.NAME)]
-VariableName = Annotated[str, Field(pattern=forms.VARIABLE, max_length=128)]
-Memory = Annotated[str, Field(pattern=forms.MEMORY)]
-TimeLimit = Annotated[str, Field(pattern=forms.TIME_LIMIT)]
-BeginTime = Annotated[str, Field(pattern=forms.BEGIN)]
-Subnet = Annotated[str, Field(pattern=forms.SUBNET), AfterValidator(_network)]
-Metric = Annotated[str, Field(pattern=forms.SHORT_WORD)]
-LinePattern = Annotated[Line, AfterValidator(_one_group)]
-"""A regular expression of Python's with one group, the figure, searched for in each line that a rank prints."""
-
-
-class Section(BaseModel):
-    """A part of the spec; a key it does not know is an error, so that a typing mistake is never a silent default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
 class Container(Section):
@@ -144,55 +82,6 @@ class Environment(Section):
                 raise ValueError(f"variables.{name}: a batch shell cannot set it; choose another name")
             if name.startswith(("SLURM_", "SBATCH_", "PMI", "LOCKSTEP_", "lockstep_", "HOROVOD_")):
                 raise ValueError(f"variables.{name}: this prefix belongs to the launcher; choose another name")
-        return self
-
-
-class Training(Section):
-    """What is trained: one of the built-in recipes (`model` and `data`), or a `script` of the user's own."""
-
-    model: Model | None = Field(None, description="A built-in model")
-    data: Data | None = Field(None, description="What the built-in model learns from")
-    script: AbsolutePath | None = Field(
-        None, description="A Python file of the user's own, in place of `model` and `data`"
-    )
-    arguments: list[Line] = Field(
-        default_factory=list, max_length=256, description="The script's arguments, one by one"
-    )
-    patterns: dict[Metric, LinePattern] = Field(
-        default_factory=dict,
-        max_length=16,
-        description="Figures to read from what a `script` prints, by metric: "
-        'throughput = "images/sec: ([0-9.]+)" (samples per second and rank), loss = "loss=([0-9.]+)"',
-    )
-    epochs: int = Field(1, ge=1, le=100_000, description="Passes over the data")
-    steps_per_epoch: int | None = Field(
-        None, ge=1, description="Steps in an epoch of synthetic data, or a cap for real data"
-    )
-    batch_size: int = Field(32, ge=1, le=1_000_000, description="Samples per rank and step")
-    learning_rate: float = Field(
-        0.05, gt=0, le=1e3, allow_inf_nan=False, description="Of the whole job, not scaled by ranks"
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, allow_inf_nan=False)
-    weight_decay: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
-    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate grows from 0")
-    seed: int = Field(0, ge=0, lt=2**31, description="Of the model's first parameters and the data's order")
-
-    @model_validator(mode="after")
-    def _recipe_or_script(self) -> Training:
-        if self.script is None and self.model is None:
-            raise ValueError(f"needs `model` (one of {', '.join(MODELS)}) or `script` (an absolute path)")
-        if self.script is not None and (self.model or self.data):
-            raise ValueError("has both `script` and `model`/`data`; keep one")
-        if self.script is None and self.arguments:
-            raise ValueError("`arguments` are for a `script`; a built-in model has none")
-        if self.script is None and self.patterns:
-            raise ValueError("`patterns` are for a `script`; a built-in model reports by itself")
-        if self.model is not None:
-            fits = {"digits-cnn": "digits", "digits-mlp": "digits", "resnet50": "synthetic-imagenet"}[self.model]
-            if self.data is None:
-                raise ValueError(f'model {self.model!r} needs `data`; it learns from "{fits}"')
-            if self.data != fits:
-                raise ValueError(f'model {self.model!r} does not fit data {self.data!r}; it learns from "{fits}"')
         return self
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from lockstep_slurm.job import forms
-from lockstep_slurm.job.spec import AbsolutePath, Memory, Section, Subnet, TimeLimit, Word
+from lockstep_slurm.job.fields import AbsolutePath, Memory, Section, Subnet, TimeLimit, Word
 from lockstep_slurm.site.units import seconds
 
 # A tab or a newline is a shell script's own; anything else would only hide what it does.

@@ -18,7 +18,10 @@ class DataSet(Protocol):
     """How many there are to evaluate on."""
 
     def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, channels, height, width) as float32, and their classes (n,) as int64."""
+        """Images (n, channels, height, width) as float32, and their classes (n,) as int64.
+
+        Of texts: tokens (n, positions), and at each position the next token (n, positions), both int64.
+        """
 
     def held_out_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The same, of the held-out samples."""
@@ -30,9 +33,13 @@ def load(recipe: Recipe, ranks: int) -> DataSet:
         from lockstep_worker.data.digits import Digits
 
         return Digits()
+    train = (recipe.steps_per_epoch or 10) * recipe.batch_size * ranks
     if recipe.data == "synthetic-imagenet":
         from lockstep_worker.data.synthetic import SyntheticImageNet
 
-        steps = recipe.steps_per_epoch or 10
-        return SyntheticImageNet(train=steps * recipe.batch_size * ranks, seed=recipe.seed)
-    raise ValueError(f"there is no data {recipe.data!r}; use digits or synthetic-imagenet")
+        return SyntheticImageNet(train, recipe.seed, size=recipe.image_size, classes=recipe.classes)
+    if recipe.data == "synthetic-tokens":
+        from lockstep_worker.data.synthetic import SyntheticTokens
+
+        return SyntheticTokens(train, recipe.seed, vocabulary=recipe.gpt.vocabulary, context=recipe.gpt.context)
+    raise ValueError(f"there is no data {recipe.data!r}; use digits, synthetic-imagenet or synthetic-tokens")

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from torch import nn
 
+from lockstep_worker.recipe import GPTSizes
 
-def build(name: str) -> nn.Module:
-    """A model with fresh parameters, from torch's random state; ``ValueError`` for a name that there is not."""
+MODELS = ("digits-cnn", "digits-mlp", "resnet50", "vgg16", "googlenet", "alexnet", "gpt")
+
+
+def build(name: str, *, classes: int = 1000, gpt: GPTSizes | None = None) -> nn.Module:  # noqa: PLR0911 - one a model
+    """A model with fresh parameters, from torch's random state; ``ValueError`` for a name that there is not.
+
+    ``classes`` is for the models of ImageNet's images, ``gpt`` for the GPT; each is the published model, or the small
+    one, by default. The size of the images is no argument: all take any, from a smallest on that their functions name.
+    """
     if name == "digits-cnn":
         from lockstep_worker.models.digits import cnn
 
@@ -18,5 +28,21 @@ def build(name: str) -> nn.Module:
     if name == "resnet50":
         from lockstep_worker.models.resnet import resnet50
 
-        return resnet50()
-    raise ValueError(f"there is no model {name!r}; use digits-cnn, digits-mlp or resnet50")
+        return resnet50(classes)
+    if name == "vgg16":
+        from lockstep_worker.models.vgg import vgg16
+
+        return vgg16(classes)
+    if name == "googlenet":
+        from lockstep_worker.models.googlenet import googlenet
+
+        return googlenet(classes)
+    if name == "alexnet":
+        from lockstep_worker.models.alexnet import alexnet
+
+        return alexnet(classes)
+    if name == "gpt":
+        from lockstep_worker.models.gpt import GPT
+
+        return GPT(**asdict(gpt or GPTSizes()))
+    raise ValueError(f"there is no model {name!r}; use {', '.join(MODELS[:-1])} or {MODELS[-1]}")

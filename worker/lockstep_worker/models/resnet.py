@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lockstep_worker.models.layers import normalised
+
 # Of each of the four stages: blocks, channels inside a block, stride of its first block.
 STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
 EXPANSION = 4
-CLASSES = 1000
-
-
-def convolution(inside: int, outside: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution without bias, and its normalisation."""
-    conv = nn.Conv2d(inside, outside, kernel, stride=stride, padding=kernel // 2, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(outside))
 
 
 class Bottleneck(nn.Module):
@@ -27,13 +21,13 @@ class Bottleneck(nn.Module):
         super().__init__()
         outside = channels * EXPANSION
         self.body = nn.Sequential(
-            convolution(inside, channels, 1),
+            normalised(inside, channels, 1),
             nn.ReLU(inplace=True),
-            convolution(channels, channels, 3, stride),
+            normalised(channels, channels, 3, stride),
             nn.ReLU(inplace=True),
-            convolution(channels, outside, 1),
+            normalised(channels, outside, 1),
         )
-        self.shortcut = nn.Identity() if inside == outside and stride == 1 else convolution(inside, outside, 1, stride)
+        self.shortcut = nn.Identity() if inside == outside and stride == 1 else normalised(inside, outside, 1, stride)
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -42,12 +36,15 @@ class Bottleneck(nn.Module):
         return out
 
 
-def resnet50() -> nn.Module:
-    """25.6 million parameters; (n, 3, 224, 224) -> (n, 1000)."""
-    layers: list[nn.Module] = [convolution(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
+def resnet50(classes: int = 1000) -> nn.Module:
+    """25,557,032 parameters with 1,000 classes; (n, 3, h, w) -> (n, classes).
+
+    224 x 224 is the published size. From 32 x 32 on any will do; at 32 x 32 the statistics need two images a batch.
+    """
+    layers: list[nn.Module] = [normalised(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
     inside = 64
     for blocks, channels, stride in STAGES:
         for block in range(blocks):
             layers.append(Bottleneck(inside, channels, stride if block == 0 else 1))
             inside = channels * EXPANSION
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, CLASSES))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inside, classes))
