@@ -1,0 +1,50 @@
+"""What is sent first: one total order of the pieces, by list scheduling on one link. Pure.
+
+A piece can be sent from its release (its last gradient is there), is due at its deadline (its first use in the next
+forward pass), and occupies the link for its duration; nothing preempts it. Whenever the link is free, the most urgent
+of the released pieces is next: where durations are equal no order has a smaller maximum of lateness (Jackson's rule).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one piece, in seconds since the start of the backward pass."""
+
+    release: float
+    deadline: float
+    duration: float
+
+
+def schedule(timings: Sequence[Timing]) -> list[int]:
+    """The numbers of the pieces in the order in which every rank issues them; ties by deadline, then by number."""
+    arriving = sorted(range(len(timings)), key=lambda number: (timings[number].release, number))
+    waiting: list[tuple[float, int]] = []
+    order: list[int] = []
+    now, arrived = 0.0, 0
+    while len(order) < len(timings):
+        if not waiting:
+            now = max(now, timings[arriving[arrived]].release)
+        while arrived < len(arriving) and timings[arriving[arrived]].release <= now:
+            number = arriving[arrived]
+            heapq.heappush(waiting, (timings[number].deadline, number))
+            arrived += 1
+        _, number = heapq.heappop(waiting)
+        order.append(number)
+        now += timings[number].duration
+    return order
+
+
+def lateness(timings: Sequence[Timing], order: Sequence[int]) -> float:
+    """How long after its deadline the latest piece arrives, in seconds, when sent strictly in this order."""
+    now, worst = 0.0, float("-inf")
+    for number in order:
+        timing = timings[number]
+        now = max(now, timing.release) + timing.duration
+        worst = max(worst, now - timing.deadline)
+    return worst

@@ -1,0 +1,87 @@
+"""``Plan``: what all ranks agree on before they exchange: the pieces, their order, and how many at once.
+
+Rank 0 makes it and every rank takes it from there as JSON, so that no two ranks can differ by a rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lockstep_worker.gradients.order import Timing, schedule
+from lockstep_worker.gradients.pieces import Layout, Size, lay_out
+
+PIECE_BYTES = 1 << 20
+CREDIT = 3
+"""Pieces that may be under way at once: one on the link, one behind it, and one whose end is not seen yet."""
+LATENCY = 1e-3
+"""Seconds a piece takes however small it is: about one cycle of Horovod's."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One agreed plan. ``sequence``: the parameters by number, as packed; ``order``: the pieces by number, as sent."""
+
+    number: int
+    sequence: tuple[int, ...]
+    piece_bytes: int
+    credit: int
+    order: tuple[int, ...]
+    measured: bool
+    """Whether the order comes from measured times."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Itself in plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Plan:
+        """The plan that ``as_json`` told."""
+        return cls(**{**found, "sequence": tuple(found["sequence"]), "order": tuple(found["order"])})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What rank 0 saw, by the parameters' numbers, in seconds.
+
+    ``released``: since the backward pass began. ``used``: first use since the forward pass began. ``per_byte``: of the
+    link while it was busy.
+    """
+
+    released: Mapping[int, float]
+    used: Mapping[int, float]
+    per_byte: float
+
+
+def first_plan(number: int, sizes: Sequence[Size], wanted: Sequence[int], piece_bytes: int, credit: int) -> Plan:
+    """A plan before anything is known: packed as the parameters are listed, sent in reverse, as backward goes."""
+    layout = lay_out(sizes, wanted, piece_bytes)
+    return Plan(number, tuple(wanted), piece_bytes, credit, tuple(reversed(range(len(layout.pieces)))), measured=False)
+
+
+def measured_plan(
+    number: int, sizes: Sequence[Size], wanted: Sequence[int], piece_bytes: int, credit: int, *, measured: Measured
+) -> Plan:
+    """A plan from times: packed by first use, sent by release and deadline. What was never seen comes last."""
+    never = max([*measured.used.values(), 0.0]) + 1.0
+    sequence = sorted(wanted, key=lambda one: measured.used.get(one, never))
+    layout = lay_out(sizes, sequence, piece_bytes)
+    timings = timings_of(layout, sizes, measured)
+    return Plan(number, tuple(sequence), piece_bytes, credit, tuple(schedule(timings)), measured=True)
+
+
+def timings_of(layout: Layout, sizes: Sequence[Size], measured: Measured) -> list[Timing]:
+    """Release, deadline and duration of each piece; the forward pass begins where the last gradient is there."""
+    ends = max([*measured.released.values(), 0.0])
+    never = max([*measured.used.values(), 0.0]) + 1.0
+    items = {size.dtype: size.item for size in sizes}
+    return [
+        Timing(
+            # Without a gradient in the measured steps it is only known to be missing at the end.
+            release=max(measured.released.get(one, ends) for one in piece.tensors),
+            deadline=ends + min(measured.used.get(one, never) for one in piece.tensors),
+            duration=LATENCY + (piece.stop - piece.start) * items[piece.dtype] * measured.per_byte,
+        )
+        for piece in layout.pieces
+    ]
