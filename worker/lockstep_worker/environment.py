@@ -112,6 +112,7 @@ def training_environment(
         LOCKSTEP_FENCE=str(claim.fence),
         LOCKSTEP_COMPUTE_CPUS=",".join(map(str, placed.own.compute)),
         LOCKSTEP_COMMUNICATION_CPUS=",".join(map(str, placed.own.communication.cpus)),
+        LOCKSTEP_EXCHANGE_CPUS=",".join(map(str, placed.own.communication.exchange)),
         PYTHONUNBUFFERED="1",
     )
     if socket is not None:

@@ -1,0 +1,87 @@
+"""``Buffers``: the memory that a layout describes; gradients are views of it, in their parameters' own shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lockstep_worker.gradients.pieces import CONTROL, Layout, Size
+
+
+class Buffers:
+    """One flat tensor per dtype, zeros at first. Parameters are known by their numbers in ``parameters``."""
+
+    def __init__(self, parameters: Sequence[Tensor], layout: Layout) -> None:
+        dtypes = {name_of(one.dtype): one.dtype for one in parameters}
+        flat = {name: torch.zeros(length, dtype=dtypes[name]) for name, length in layout.lengths.items()}
+        self.pieces = [flat[piece.dtype][piece.start : piece.stop] for piece in layout.pieces]
+        self.views: Mapping[int, Tensor] = {
+            number: _view(flat[name_of(parameters[number].dtype)], start, parameters[number])
+            for number, start in layout.starts.items()
+        }
+        self._flags = {
+            number: flat[name_of(parameters[number].dtype)][at : at + 1] for number, at in layout.flags.items()
+        }
+        self._headers = [
+            (flat[name], torch.tensor([at for number, at in layout.flags.items() if _is(parameters[number], name)]))
+            for name in flat
+        ]
+        first = next(iter(layout.flags))
+        control = layout.flags[first] + CONTROL
+        self._control = flat[name_of(parameters[first].dtype)][control : control + 1]
+
+    def mark_used(self) -> None:
+        """Every tensor is used, until ``mark_absent``."""
+        for flat, at in self._headers:
+            flat.index_fill_(0, at, 1.0)
+
+    def mark_absent(self, number: int) -> None:
+        """This rank has no gradient of the tensor: zeros, and the flag."""
+        self.views[number].zero_()
+        self._flags[number].zero_()
+
+    def was_used(self, number: int) -> bool:
+        """Whether any rank had a gradient of it, once it is averaged."""
+        return bool(self._flags[number].item() > 0)
+
+    def say(self, *, wants: bool) -> None:
+        """Tells the other ranks, with the step's gradients, whether this one wants a new plan."""
+        self._control.fill_(1.0 if wants else 0.0)
+
+    def share_that_wants(self) -> float:
+        """The share of the ranks that do, once all is averaged."""
+        return float(self._control.item())
+
+
+def size_of(parameter: Tensor) -> Size:
+    """A parameter as a layout sees it."""
+    return Size(parameter.numel(), parameter.element_size(), name_of(parameter.dtype))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _is(parameter: Tensor, dtype: str) -> bool:
+    return name_of(parameter.dtype) == dtype
+
+
+def _view(flat: Tensor, start: int, parameter: Tensor) -> Tensor:
+    """As autograd lays out a gradient: with the parameter's own strides where these are dense, else row by row."""
+    if _is_dense(parameter):
+        return flat.as_strided(parameter.size(), parameter.stride(), start)
+    return flat[start : start + parameter.numel()].view(parameter.size())
+
+
+def _is_dense(parameter: Tensor) -> bool:
+    expected = 1
+    for stride, size in sorted(zip(parameter.stride(), parameter.size())):  # noqa: B905 - Python 3.9
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True

@@ -1,0 +1,199 @@
+"""``Exchange``: the thread that issues pieces, strictly in the agreed order, as they become ready and credit allows.
+
+Every rank issues a prefix of the same order, so the oldest piece under way on the slowest rank is under way on all:
+something always moves, whatever the credit. The thread sleeps on a condition; where a transport has to be polled, it
+sleeps between two looks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lockstep_worker import births
+from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.transport import POLL, Transport
+
+LONGEST_POLL = 0.004
+"""Seconds between two looks at most; a quarter of it while the training waits for the piece."""
+CPUS = ("LOCKSTEP_EXCHANGE_CPUS", "LOCKSTEP_COMPUTE_CPUS")
+"""Where the placement says that the thread runs: its own CPUs, else among the rank's."""
+
+
+class Exchange:
+    """The pieces of one step at a time. All methods but the thread's own are for the thread that trains."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        """The thread sleeps on it."""
+        self._done = threading.Condition(self._lock)
+        """The training sleeps on it."""
+        self._buffers: Sequence[Tensor] = ()
+        self._names: Sequence[str] = ()
+        self._order: Sequence[int] = ()
+        self._counts: Sequence[int] = ()
+        self._credit = 1
+        self._missing: list[int] = []
+        """By piece: tensors in it that are not ready."""
+        self._completed = bytearray()
+        self._left = 0
+        self._next = 0
+        """Position in the order of what is issued next."""
+        self._under_way: list[tuple[int, Any]] = []
+        self._awaited: Sequence[int] = ()
+        self._has_landed = False
+        self._closing = False
+        self._error: BaseException | None = None
+        self.issued_at: list[float] = []
+        self.completed_at: list[float] = []
+        """By piece, of this step: ``time.perf_counter``."""
+        self._thread = threading.Thread(target=self._run, name="lockstep-exchange", daemon=True)
+        self._thread.start()
+
+    def adopt(
+        self, buffers: Sequence[Tensor], names: Sequence[str], order: Sequence[int], counts: Sequence[int], credit: int
+    ) -> None:
+        """Takes new pieces: their buffers and names, their order, the tensors in each, how many may be under way."""
+        with self._lock:
+            self._buffers, self._names, self._order, self._counts = buffers, names, order, counts
+            self._credit = credit
+            self._missing, self._completed = [], bytearray(b"\1" * len(buffers))
+            self._next, self._left = len(order), 0
+
+    def begin(self) -> None:
+        """Begins a step: nothing is ready. The step before has to be complete."""
+        with self._lock:
+            self._raise()
+            if self._left:
+                raise GradientError(f"a step began while {self._left} pieces of the one before were under way")
+            self._missing = list(self._counts)
+            self._completed = bytearray(len(self._counts))
+            self._left = len(self._counts)
+            self._next = 0
+            self.issued_at = [0.0] * len(self._counts)
+            self.completed_at = [0.0] * len(self._counts)
+
+    def ready(self, pieces: Iterable[int]) -> None:
+        """One tensor with elements in these pieces will not change any more."""
+        with self._lock:
+            for piece in pieces:
+                self._missing[piece] -= 1
+            if self._issuable():
+                self._work.notify()
+
+    def wait(self, pieces: Sequence[int] | None = None, seconds: float | None = None) -> None:
+        """Sleeps until these pieces (None: all) are averaged; raises what went wrong in the thread.
+
+        Raises ``TimeoutError`` after ``seconds``.
+        """
+        ends = None if seconds is None else time.monotonic() + seconds
+        with self._lock:
+            if pieces is None:
+                pieces = self._order
+            while not all(self._completed[piece] for piece in pieces):
+                self._raise()
+                self._awaited = pieces
+                self._work.notify()  # it may be in a long sleep between two looks
+                if not self._done.wait(None if ends is None else ends - time.monotonic()):
+                    raise TimeoutError(f"{self._left} pieces of gradients were not averaged within {seconds} s")
+            self._awaited = ()
+            self._raise()
+
+    def is_complete(self, pieces: Iterable[int]) -> bool:
+        """Whether these pieces are averaged."""
+        return all(self._completed[piece] for piece in pieces)
+
+    def close(self, seconds: float) -> bool:
+        """Ends the thread once nothing is under way; whether it did within ``seconds``."""
+        with self._lock:
+            self._closing = True
+            self._work.notify()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        births.register("exchange")
+        go_to_own_cpus()
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:  # the training has to raise it, whatever it is
+            with self._lock:
+                self._error = error
+                self._done.notify_all()
+
+    def _turn(self) -> bool:
+        """Sleeps until there is something to do, and does it; False when it is time to end."""
+        with self._lock:
+            if not self._issuable() and not self._has_landed:
+                if self._closing and not self._under_way:
+                    return False
+                self._work.wait(self._patience())
+            self._has_landed = False
+            position = self._next if self._issuable() else None
+            if position is not None:
+                self._next += 1
+        if position is not None:
+            piece = self._order[position]
+            self.issued_at[piece] = time.perf_counter()
+            handle = self._transport.start(self._buffers[piece], self._names[piece], self._landed)
+            self._under_way.append((piece, handle))
+        self._collect()
+        return True
+
+    def _issuable(self) -> bool:
+        return (
+            self._next < len(self._order)
+            and len(self._under_way) < self._credit
+            and self._missing[self._order[self._next]] == 0
+        )
+
+    def _patience(self) -> float | None:
+        """Seconds to sleep; None: until woken."""
+        if not self._under_way or self._transport.calls_back:
+            return None
+        piece = self._under_way[0][0]
+        # In proportion to how long it is under way: what is seen late is late by a small part of what it took.
+        longest = LONGEST_POLL / 4 if piece in self._awaited else LONGEST_POLL
+        return min(max((time.perf_counter() - self.issued_at[piece]) / 8, POLL), longest)
+
+    def _landed(self) -> None:
+        """Called by the transport's own threads."""
+        with self._lock:
+            self._has_landed = True
+            self._work.notify()
+
+    def _collect(self) -> None:
+        """Ends what is done, whatever its place: a transport may finish the pieces of one window in any order."""
+        done = [one for one in self._under_way if self._transport.is_done(one[1])]
+        for one in done:
+            piece, handle = one
+            self._transport.finish(handle, self._buffers[piece])
+            now = time.perf_counter()
+            with self._lock:
+                self._under_way.remove(one)
+                self.completed_at[piece] = now
+                self._completed[piece] = 1
+                self._left -= 1
+                if self._left == 0 or piece in self._awaited:
+                    self._done.notify_all()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+def go_to_own_cpus() -> None:
+    """Moves the calling thread where the placement has it: it is born with the mask of the one that makes it."""
+    given = next((os.environ[name] for name in CPUS if os.environ.get(name)), "")
+    if given and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(cpu) for cpu in given.split(",")})

@@ -1,0 +1,156 @@
+"""``Transport``: carries one piece at a time between the ranks; over Horovod, or over a group of torch's own Gloo.
+
+Both average in place. Horovod's collectives meet by name, and nothing tells of their end: they are polled. Those of a
+process group meet by the order in which they are issued, so ours has a group of its own, and it calls back.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lockstep_worker.gradients.errors import GradientError
+
+POLL = 0.0003
+"""Seconds between two looks at a collective that somebody waits for."""
+
+
+class Transport(Protocol):
+    """What carries pieces. ``start`` and ``finish`` are called by one thread, ``gather`` by another, never at once."""
+
+    rank: int
+    size: int
+    calls_back: bool
+    """Whether ``landed`` is called; else ``is_done`` has to be asked."""
+
+    def check(self, dtype: torch.dtype) -> None:
+        """Raises ``GradientError`` if gradients of this dtype cannot be carried."""
+
+    def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> Any:  # noqa: ANN401 - its own handle
+        """Begins to average ``buffer`` (one dimension, contiguous) over all ranks in place."""
+
+    def is_done(self, handle: Any) -> bool:  # noqa: ANN401
+        """Whether it has ended, well or badly; costs microseconds and never waits."""
+
+    def finish(self, handle: Any, buffer: Tensor) -> None:  # noqa: ANN401
+        """Ends what is done: the average is in ``buffer``. Raises what went wrong."""
+
+    def gather(self, fact: Any) -> list[Any]:  # noqa: ANN401
+        """The facts (values of JSON) of all ranks, by rank; waits for all of them without spinning."""
+
+
+class HorovodTransport:
+    """Over Horovod's global process set. ``name`` tells it from other users of Horovod in this process."""
+
+    calls_back = False
+
+    def __init__(self, name: str) -> None:
+        import horovod.torch as hvd
+
+        self._hvd = hvd
+        self._name = name
+        if not hvd.is_initialized():
+            raise GradientError("Horovod is not initialised; call hvd.init() before lockstep.DistributedOptimizer")
+        self.rank: int = hvd.rank()
+        self.size: int = hvd.size()
+
+    def check(self, dtype: torch.dtype) -> None:
+        """Horovod 0.28.1 sums these; it knows no bfloat16."""
+        if dtype not in (torch.float32, torch.float64, torch.float16):
+            raise GradientError(f"Horovod sums no gradients of {dtype}; keep the parameters in float32")
+
+    def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> int:  # noqa: ARG002
+        """Hands the buffer to Horovod's own thread."""
+        handle: int = self._hvd.allreduce_async_(buffer, name=name, op=self._hvd.Average)
+        return handle
+
+    def is_done(self, handle: int) -> bool:
+        """As Horovod says."""
+        return bool(self._hvd.poll(handle))
+
+    def finish(self, handle: int, buffer: Tensor) -> None:  # noqa: ARG002
+        """Raises ``HorovodInternalError``, which elastic trainings live by, as it is."""
+        self._hvd.synchronize(handle)
+
+    def gather(self, fact: Any) -> list[Any]:  # noqa: ANN401
+        """By two gathers, of lengths and of texts. ``hvd.synchronize`` would spin until the slowest rank is there."""
+        text = torch.tensor(list(json.dumps(fact).encode()), dtype=torch.uint8)
+        lengths = self._all(torch.tensor([len(text)]), "lengths").tolist()
+        texts = torch.split(self._all(text, "facts"), lengths)
+        return [json.loads(bytes(one.tolist())) for one in texts]
+
+    def _all(self, tensor: Tensor, what: str) -> Tensor:
+        handle = self._hvd.allgather_async(tensor, name=f"{self._name}.{what}")
+        while not self._hvd.poll(handle):
+            time.sleep(POLL)
+        found: Tensor = self._hvd.synchronize(handle)
+        return found
+
+
+class GlooTransport:
+    """Over a process group of its own. To make one is a collective of all ranks (``torch.distributed.new_group``)."""
+
+    calls_back = True
+
+    def __init__(self, name: str) -> None:  # noqa: ARG002 - the group is its name
+        import torch.distributed as dist
+
+        self._dist = dist
+        if not dist.is_initialized():
+            raise GradientError(
+                'torch.distributed is not initialised; call init_process_group("gloo") before '
+                'lockstep.DistributedOptimizer(..., transport="gloo")'
+            )
+        self._group: Any = dist.new_group(backend="gloo")
+        self.rank: int = dist.get_rank()
+        self.size: int = dist.get_world_size()
+
+    def check(self, dtype: torch.dtype) -> None:
+        """What NumPy can scale; Gloo itself also sums bfloat16."""
+        if dtype not in (torch.float32, torch.float64, torch.float16):
+            raise GradientError(f"gradients of {dtype} are not averaged over Gloo; keep the parameters in float32")
+
+    def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> Any:  # noqa: ANN401, ARG002
+        """Queues it in the group."""
+        work = self._dist.all_reduce(buffer, group=self._group, async_op=True)
+        future = work.get_future()
+        future.add_done_callback(lambda _future: landed())
+        return work, future
+
+    def is_done(self, handle: Any) -> bool:  # noqa: ANN401
+        """By the future: the work itself says so only after its callbacks (torch 2.13)."""
+        return bool(handle[1].done())
+
+    def finish(self, handle: Any, buffer: Tensor) -> None:  # noqa: ANN401
+        """Scales the sum by NumPy: torch would start a pool of compute threads for the calling thread."""
+        handle[0].wait()
+        array = buffer.numpy()
+        array *= array.dtype.type(1.0 / self.size)
+
+    def gather(self, fact: Any) -> list[Any]:  # noqa: ANN401
+        """By two gathers, of lengths and of padded texts."""
+        text = torch.tensor(list(json.dumps(fact).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        self._dist.all_gather(lengths, torch.tensor([len(text)]), group=self._group)
+        longest = max(int(one) for one in lengths)
+        texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(text)] = text
+        self._dist.all_gather(texts, padded, group=self._group)
+        return [json.loads(bytes(one[: int(length)].tolist())) for one, length in zip(texts, lengths)]  # noqa: B905
+
+
+def open_transport(transport: str | Transport, name: str) -> Transport:
+    """The transport called ``horovod`` or ``gloo``, or the one that is given itself."""
+    if transport == "horovod":
+        return HorovodTransport(name)
+    if transport == "gloo":
+        return GlooTransport(name)
+    if isinstance(transport, str):
+        raise GradientError(f"transport is {transport!r}; it is 'horovod', 'gloo', or an object with its methods")
+    return transport
