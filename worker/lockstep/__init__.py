@@ -1,9 +1,11 @@
-"""What a training script imports to report to Lockstep: standard library only (Python >= 3.9), imports no torch.
+"""What a training script imports of Lockstep: standard library only (Python >= 3.9), imports no torch by itself.
 
     import lockstep
     lockstep.report(step=step, loss=loss.item(), samples=len(batch))
+    optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
 
-Run outside Lockstep, the same script says so once on standard error and trains on.
+Run outside Lockstep, the same script says so once on standard error and trains on. ``DistributedOptimizer`` needs torch
+and what carries the gradients, and imports them when it is first asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +16,11 @@ import sys
 
 from lockstep.reporter import Reporter, Value
 
-__all__ = ["Value", "report"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lockstep_worker.gradients.optimizer import DistributedOptimizer
+
+__all__ = ["DistributedOptimizer", "Value", "report"]
 
 _reporter: Reporter | None = None
 
@@ -35,6 +41,15 @@ def report(*, step: int | None = None, kind: str = "step", **values: Value) -> N
     if _reporter is None:
         _reporter = _connect()
     _reporter.report(step, kind, values)
+
+
+def __getattr__(name: str) -> object:
+    """What needs torch, at its first use."""
+    if name == "DistributedOptimizer":
+        from lockstep_worker.gradients.optimizer import DistributedOptimizer
+
+        return DistributedOptimizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _connect() -> Reporter:

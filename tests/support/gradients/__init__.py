@@ -1,0 +1,1 @@
+"""Trainings that the tests of the gradient exchange run on real ranks."""

@@ -1,0 +1,103 @@
+"""``lockstep.DistributedOptimizer`` on real Horovod ranks: equal to Horovod's own, bit for bit, deferred or not.
+
+One start of two ranks runs every case (``support.gradients.ranks``), another one of four ranks some; each test is one
+case's outcome.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep_slurm.job.identity import new_job_id
+from lockstep_slurm.job.rundir import make_run_directory
+from lockstep_slurm.job.spec import JobSpec
+from support.ranks import ROOT, Launched, base_environment
+
+CASES = (
+    "momentum", "adamw", "groups", "convolutions", "channels last", "attention", "tied", "unused on one rank",
+    "functional", "frozen", "accumulation", "passes", "clipping", "clipping by hand", "scheduler",
+    "reading between steps", "delays", "zeroing", "retained", "one piece at a time", "all at once", "one piece", "gloo",
+    "unused everywhere", "a layer waits for itself alone", "one order", "unfreezing", "unfreezing on one rank",
+    "without a backward pass", "two optimizers", "copies are complete", "opaque code", "forks", "says what is wrong",
+    "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
+)  # fmt: skip
+FOUR = ("four ranks", "unfreezing on one rank", "many steps")
+Outcomes = dict[str, list[dict[str, Any]]]
+
+
+def outcomes_of(folder: Path, ranks: int) -> tuple[Outcomes, Launched]:
+    script = ROOT / "tests" / "support" / "gradients" / "ranks.py"
+    spec = JobSpec.model_validate(
+        {
+            "training": {"script": str(script)},
+            "environment": {"variables": {"PYTHONPATH": str(ROOT / "tests")}},
+        }
+    )
+    run = make_run_directory(folder / "runs", new_job_id(), spec.model_dump_json(), "#!/bin/bash\n", by_hand=True)
+    launched = Launched(run, ["--local-ranks", str(ranks)], base_environment())
+    try:
+        launched.wait(200)
+    finally:
+        if launched.process.poll() is None:
+            launched.process.kill()
+            launched.process.wait()
+    found: Outcomes = {}
+    for line in launched.text.splitlines():
+        if (begins := line.find('{"case"')) >= 0:
+            outcome = json.loads(line[begins:])
+            found.setdefault(outcome["case"], []).append(outcome)
+    return found, launched
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcomes, Launched]:
+    return outcomes_of(tmp_path_factory.mktemp("two"), 2)
+
+
+@pytest.fixture(scope="module")
+def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcomes, Launched]:
+    return outcomes_of(tmp_path_factory.mktemp("four"), 4)
+
+
+def check(outcomes: Outcomes, launched: Launched, case: str, ranks: int) -> None:
+    found = outcomes.get(case, [])
+    for outcome in found:
+        assert not outcome["wrong"], outcome["wrong"]
+    assert sorted(outcome["rank"] for outcome in found) == list(range(ranks)), launched.text[-6000:]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks(case: str, two_ranks: tuple[Outcomes, Launched]) -> None:
+    check(*two_ranks, case, 2)
+
+
+@pytest.mark.parametrize("case", FOUR)
+def test_four_ranks(case: str, four_ranks: tuple[Outcomes, Launched]) -> None:
+    check(*four_ranks, case, 4)
+
+
+def test_every_case_is_told(two_ranks: tuple[Outcomes, Launched], four_ranks: tuple[Outcomes, Launched]) -> None:
+    assert set(two_ranks[0]) == {*CASES, "ending"}
+    assert set(four_ranks[0]) == {*FOUR, "ending"}
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_an_update_on_its_way_is_done_at_shutdown_and_at_exit(
+    ranks: int, two_ranks: tuple[Outcomes, Launched], four_ranks: tuple[Outcomes, Launched]
+) -> None:
+    outcomes, launched = two_ranks if ranks == 2 else four_ranks
+    check(outcomes, launched, "ending", ranks)
+    assert len({outcome["digest"] for outcome in outcomes["ending"]}) == 1
+    assert launched.process.returncode == 0, launched.text[-3000:]
+    assert "was not completed" not in launched.text
+
+
+def test_the_run_says_what_is_not_deferred(two_ranks: tuple[Outcomes, Launched]) -> None:
+    said = [line for line in two_ranks[1].text.splitlines() if "updates are not deferred" in line]
+    assert any("max_grad_norm needs every gradient before any update" in line for line in said)
+    assert any("Global is not known to update each parameter by its own gradient alone" in line for line in said)
+    assert not any("1: lockstep" in line for line in said), "once for all ranks"

@@ -1,0 +1,318 @@
+"""``lockstep.DistributedOptimizer``: takes the place of ``hvd.DistributedOptimizer`` in one line.
+
+The object is of a class made from the given optimizer's own, and shares its state and parameter groups, as Horovod's
+does: schedulers, ``isinstance`` and checkpoints see the optimizer they know.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lockstep_worker.gradients import deferral, endings, guards
+from lockstep_worker.gradients.deferral import Deferral
+from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.plan import CREDIT, PIECE_BYTES
+from lockstep_worker.gradients.reducer import Reducer
+from lockstep_worker.gradients.transport import Transport, open_transport
+
+_numbers = itertools.count()
+_OWN = "_lockstep"
+
+
+class DistributedOptimizer(Optimizer):
+    """An optimizer whose gradients are averaged over all ranks before each of its updates.
+
+    ``named_parameters``: names and parameters, as Horovod takes them; every parameter of the optimizer has to be
+    among them, alike on all ranks. ``defer``: an update is done when its parameters are used next, see
+    docs/gradients.md; ``deferred`` says whether it is so. ``piece_bytes``, ``credit``: bytes sent at once, pieces
+    under way at once. ``transport``: "horovod" or "gloo". ``max_grad_norm``: clips the averaged gradients by
+    their global norm before each update. ``separable``: whether a parameter's update needs no other gradient, where
+    the optimizer's class is not known. ``backward_passes_per_step``: as Horovod's; ``accumulate`` says it better.
+
+    Raises ``GradientError`` for what cannot be exchanged, in the constructor or the first step.
+    """
+
+    def __new__(cls, optimizer: Optimizer, *_arguments: object, **_named: object) -> DistributedOptimizer:  # noqa: PYI034 - of a class made here
+        """An object of a class of its own, below both this one and the given optimizer's."""
+        if isinstance(optimizer, DistributedOptimizer):
+            raise GradientError("this optimizer is distributed already")
+        base = type(optimizer)
+        made: DistributedOptimizer = object.__new__(type(base.__name__, (cls, base), {"__module__": base.__module__}))
+        return made
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        named_parameters: Iterable[tuple[str, Tensor]] | None = None,
+        *,
+        defer: bool = True,
+        piece_bytes: int = PIECE_BYTES,
+        credit: int = CREDIT,
+        transport: str | Transport = "horovod",
+        max_grad_norm: float | None = None,
+        separable: bool | None = None,
+        backward_passes_per_step: int = 1,
+    ) -> None:
+        # A scheduler that was made before has put a ``step`` of the other object into its __dict__.
+        self.__dict__.update({name: value for name, value in optimizer.__dict__.items() if name != "step"})
+        if credit < 1 or backward_passes_per_step < 1:
+            raise GradientError(f"credit ({credit}) and backward_passes_per_step have to be at least 1")
+        name = f"lockstep.{next(_numbers)}"
+        carrier = open_transport(transport, name)
+        against = "defer=False" if not defer else deferral.reason_against(optimizer, separable)
+        if against is None and max_grad_norm is not None:
+            against = "max_grad_norm needs every gradient before any update"
+        if carrier.size == 1:
+            against = "there is one rank"
+        own = _Own(max_grad_norm, against)
+        self.__dict__[_OWN] = own
+        if carrier.size > 1:
+            own.reducer = Reducer(
+                names_of(self, named_parameters),
+                carrier,
+                name=name,
+                piece_bytes=piece_bytes,
+                credit=credit,
+                passes=backward_passes_per_step,
+                defer=against is None,
+                before_backward=own.complete,
+            )
+            own.deferral = Deferral(own.reducer, self._update)
+            endings.register(own)
+            if defer and against is not None and carrier.rank == 0:
+                print(
+                    f"lockstep: updates are not deferred, their communication overlaps with the backward pass only: "
+                    f"{against}", file=sys.stderr,
+                )  # fmt: skip
+
+    # -- what Horovod's has ------------------------------------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        """Waits until all gradients of this step are averaged; then ``step()`` within ``skip_synchronize()``."""
+        own = self._own
+        own.complete()
+        if own.reducer is not None:
+            own.reducer.synchronize()
+            own.reducer.catch_up(agreed=own.against is not None)
+        own.synchronized = True
+
+    @contextmanager
+    def skip_synchronize(self) -> Iterator[None]:
+        """Within it ``step()`` does not synchronize: that has been done, and the gradients used since."""
+        own = self._own
+        own.should_synchronize = False
+        try:
+            yield
+        finally:
+            own.should_synchronize = True
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401 - as torch's
+        """One update from the averaged gradients, with the hyper-parameters of this moment.
+
+        Deferred, it returns at once, and every parameter is updated when it is used next.
+        """
+        own = self._own
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if own.should_synchronize:
+            if own.synchronized and own.reducer is not None:
+                warnings.warn(
+                    "optimizer.step() after optimizer.synchronize(), outside of optimizer.skip_synchronize(): the "
+                    "gradients are averaged once more, to no effect but time",
+                    stacklevel=2,
+                )
+            if self._can_defer():
+                assert own.reducer is not None
+                assert own.deferral is not None
+                own.complete()
+                own.reducer.flush()
+                if not any(one.grad is not None for one in own.reducer.unplanned()):
+                    own.deferral.seal(self.param_groups)
+                    return loss
+                self.synchronize()
+            else:
+                self.synchronize()
+        own.synchronized = False
+        if own.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_([one for group in self.param_groups for one in group["params"]],
+                                           own.max_grad_norm)  # fmt: skip
+        super().step()
+        if own.reducer is not None:
+            own.reducer.watch_first_uses()
+        return loss
+
+    # Else torch would call the step's hooks around it once more.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - as torch's
+        """As torch's; what is on its way to a deferred update is not touched."""
+        own = self._own
+        if own.deferral is not None and own.deferral.pending:
+            own.deferral.replace_gradient(by_zeros=not set_to_none)
+        elif own.reducer is not None and own.reducer.begun:
+            raise GradientError(
+                "zero_grad() between backward() and step() or synchronize(): the gradients are being exchanged"
+            )
+        with guards.untouched():
+            super().zero_grad(set_to_none)
+
+    # -- what Horovod's has not --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def accumulate(self) -> Iterator[None]:
+        """Backward passes within it add to the gradients of this rank; the one behind it sends what has added up."""
+        reducer = self._own.reducer
+        if reducer is None:
+            yield
+            return
+        before, reducer.accumulating = reducer.accumulating, True
+        try:
+            yield
+        finally:
+            reducer.accumulating = before
+
+    @property
+    def deferred(self) -> bool:
+        """Whether updates are deferred, once the first steps are measured."""
+        return self._own.against is None
+
+    @property
+    def undeferred_because(self) -> str | None:
+        """Why they are not."""
+        return self._own.against
+
+    def complete(self) -> None:
+        """Does what is left of a deferred update: afterwards parameters and state are those of the last ``step()``."""
+        self._own.complete()
+
+    def close(self) -> None:
+        """Completes, ends the exchange thread and takes the hooks from the parameters; the optimizer is done with."""
+        self._own.close()
+
+    # -- what has to complete first ----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> Any:  # noqa: ANN401 - as torch's
+        """The state per parameter, complete."""
+        own = self.__dict__.get(_OWN)
+        if own is not None and not own.updating:
+            own.complete()
+        return self.__dict__["state"]
+
+    @state.setter
+    def state(self, state: Any) -> None:  # noqa: ANN401
+        self.__dict__["state"] = state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Complete."""
+        self._own.complete()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What was sealed is done before, and then overwritten like the rest."""
+        self._own.complete()
+        super().load_state_dict(state_dict)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """On all ranks alike; they agree on a new plan at the next backward pass."""
+        own = self._own
+        own.complete()
+        super().add_param_group(param_group)
+        if own.reducer is not None:
+            group = len(self.param_groups) - 1
+            own.reducer.add(
+                [(f"group.{group}.{place}", one) for place, one in enumerate(self.param_groups[-1]["params"])]
+            )
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _own(self) -> _Own:
+        own: _Own = self.__dict__[_OWN]
+        return own
+
+    def _can_defer(self) -> bool:
+        own = self._own
+        return (
+            own.against is None
+            and own.reducer is not None
+            and not own.reducer.measuring
+            and not own.reducer.wants_new_plan
+            # Hooks around step() want to see a step; a scaler hands its scale over in attributes for one call.
+            and not self._optimizer_step_pre_hooks
+            and not self._optimizer_step_post_hooks
+            and not hasattr(self, "grad_scale")
+        )
+
+    def _update(self, groups: list[dict[str, Any]]) -> None:
+        """The mathematics of the given optimizer on these groups alone."""
+        own = self._own
+        own.updating = True
+        kept, self.param_groups = self.param_groups, groups
+        try:
+            _plain_step(type(self))(self)
+        finally:
+            self.param_groups = kept
+            own.updating = False
+
+
+class _Own:
+    """What is ours in the optimizer, under one name of its ``__dict__``."""
+
+    def __init__(self, max_grad_norm: float | None, against: str | None) -> None:
+        self.max_grad_norm = max_grad_norm
+        self.against = against
+        self.reducer: Reducer | None = None
+        self.deferral: Deferral | None = None
+        self.synchronized = False
+        self.should_synchronize = True
+        self.updating = False
+
+    def complete(self, seconds: float | None = None) -> None:
+        if self.deferral is not None:
+            self.deferral.complete(seconds)
+
+    def close(self, seconds: float = endings.AT_EXIT) -> None:
+        self.complete(seconds)
+        if self.reducer is not None:
+            self.reducer.close(seconds)
+            self.reducer = self.deferral = None
+
+
+def names_of(optimizer: Optimizer, named_parameters: Iterable[tuple[str, Tensor]] | None) -> list[tuple[str, Tensor]]:
+    """The optimizer's parameters with their names, in its own order. Raises ``GradientError`` as Horovod would."""
+    every = [one for group in optimizer.param_groups for one in group["params"]]
+    if named_parameters is None:
+        return [
+            (f"group.{group}.{place}", one)
+            for group, found in enumerate(optimizer.param_groups)
+            for place, one in enumerate(found["params"])
+        ]
+    named = list(named_parameters)
+    names = [name for name, _ in named]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise GradientError(f"named_parameters has names more than once: {', '.join(twice)}")
+    known = {id(one): name for name, one in named}
+    unnamed = [tuple(one.shape) for one in every if id(one) not in known]
+    if unnamed:
+        raise GradientError(f"parameters of the optimizer are not in named_parameters; their shapes: {unnamed}")
+    return [(known[id(one)], one) for one in every]
+
+
+def _plain_step(made: type) -> Callable[[Any], Any]:
+    """The given optimizer's step without what torch wraps around it for the whole of an update (hooks, a profile)."""
+    base = made.__mro__[made.__mro__.index(DistributedOptimizer) + 1]
+    step: Any = base.step  # type: ignore[attr-defined]
+    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[no-any-return]

@@ -1,0 +1,352 @@
+"""``Reducer``: from the gradients of one rank to the averages over all, one step at a time.
+
+A step begins with its first gradient, or without any at ``flush``. Whatever this rank has, it contributes every piece:
+zeros and a cleared flag where there is no gradient. That a parameter has begun or ceased to require a gradient is told
+to all ranks with the step's own pieces, and leads to a new plan at a point that all ranks pass.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lockstep_worker.gradients import guards
+from lockstep_worker.gradients.buffers import Buffers, name_of, size_of
+from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.exchange import Exchange
+from lockstep_worker.gradients.pieces import lay_out
+from lockstep_worker.gradients.plan import Plan, first_plan, measured_plan
+from lockstep_worker.gradients.timing import Stopwatch
+from lockstep_worker.gradients.transport import Transport
+
+WARM_UP = 2
+"""Steps with a plan that nothing was measured for: the first backward pass pays for memory and caches."""
+
+
+class Slot:
+    """One parameter in the plan, and how far it is in this step."""
+
+    def __init__(self, number: int, parameter: Tensor, view: Tensor, parts: tuple[int, ...], passes: int) -> None:
+        self.number = number
+        self.parameter = parameter
+        self.view = view
+        self.parts = parts
+        self.passes = passes
+        """Backward passes that are still to come in this step."""
+        self.ready = False
+        self.absent = False
+
+
+class Reducer:
+    """The exchange of these parameters. ``before_backward`` is called when a gradient comes while a step is sealed."""
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, Tensor]],
+        transport: Transport,
+        *,
+        name: str,
+        piece_bytes: int,
+        credit: int,
+        passes: int,
+        defer: bool,
+        before_backward: Callable[[], None],
+    ) -> None:
+        self.transport = transport
+        self.accumulating = False
+        self.begun = False
+        self.sealed = False
+        """Whether the step waits for its update: everything is flushed, ``end`` is still to come."""
+        self.slots: list[Slot] = []
+        self.plan: Plan | None = None
+        self.passes = passes
+        self._name = name
+        self._names = [one for one, _ in named]
+        self._parameters = [one for _, one in named]
+        self._asked = {"piece_bytes": piece_bytes, "credit": credit, "defer": defer}
+        self._before_backward = before_backward
+        self._by_number: dict[int, Slot] = {}
+        self._buffers: Buffers | None = None
+        self._handles: dict[int, tuple[Any, Any]] = {}
+        self._told: list[bool] = []
+        self._wanted_by = 0.0
+        self._renew_at_begin = False
+        self._steps = 0
+        self._adoptions = 0
+        self._watch = Stopwatch()
+        self._exchange = Exchange(transport)
+        for one in self._parameters:
+            transport.check(one.dtype)
+        self._hook()
+
+    # -- a step, in the order of its calls ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """All ranks begin a step: the one point where plans change."""
+        self._watch.unwatch()
+        if self.plan is None or self._renew_at_begin or (self._steps == WARM_UP and not self.plan.measured):
+            self._adopt(self._agree())
+        assert self._buffers is not None
+        self._hook()
+        self._buffers.mark_used()
+        self._buffers.say(wants=self._requires() != self._told)
+        for slot in self.slots:
+            slot.ready, slot.absent, slot.passes = False, False, self.passes
+        self._exchange.begin()
+        self._watch.begin()
+        self.begun = True
+
+    def flush(self) -> None:
+        """What has no gradient by now gets none in this step: every piece can be sent."""
+        if not self.begun:
+            self.begin()
+        assert self._buffers is not None
+        for slot in self.slots:
+            if slot.ready:
+                continue
+            with guards.untouched():
+                if slot.parameter.grad is None:
+                    slot.absent = True
+                    self._buffers.mark_absent(slot.number)
+                    slot.parameter.grad = slot.view
+                    self._send(slot)
+                else:
+                    self._take(slot)
+
+    def wait(self, slots: Sequence[Slot] | None = None, seconds: float | None = None) -> None:
+        """Sleeps until these (None: all) are averaged, ``seconds`` at most (``TimeoutError``)."""
+        pieces = None if slots is None else [piece for slot in slots for piece in slot.parts]
+        self._exchange.wait(pieces, seconds)
+
+    def is_averaged(self, slot: Slot) -> bool:
+        """Whether ``wait`` would not sleep."""
+        return self._exchange.is_complete(slot.parts)
+
+    def settle(self, slot: Slot) -> bool:
+        """An averaged gradient is an ordinary one from now on; False if no rank had one."""
+        assert self._buffers is not None
+        guards.release(slot.view)
+        return not slot.absent or self._buffers.was_used(slot.number)
+
+    def synchronize(self) -> None:
+        """Every gradient is averaged when it returns; of a parameter that no rank used there is none."""
+        self.flush()
+        self.wait()
+        for slot in self.slots:
+            slot.parameter.grad = slot.view if self.settle(slot) else None
+        self.end()
+
+    def end(self) -> None:
+        """All is averaged and settled."""
+        assert self._buffers is not None
+        self.begun = self.sealed = False
+        if self.measuring:
+            self._watch.sent(self._buffers.pieces, self._exchange.issued_at, self._exchange.completed_at)
+        self._steps += 1
+        self._wanted_by = self._buffers.share_that_wants()
+        self._renew_at_begin = self._wanted_by > 0
+
+    # -- plans -------------------------------------------------------------------------------------------------------
+
+    @property
+    def measuring(self) -> bool:
+        """Whether the plan is still to be made from what is measured in this step."""
+        return self.plan is None or not self.plan.measured
+
+    @property
+    def wants_new_plan(self) -> bool:
+        """Whether this rank's parameters are not those of the plan."""
+        return self._requires() != self._told
+
+    def unplanned(self) -> list[Tensor]:
+        """Parameters that are not in the plan."""
+        return [one for number, one in enumerate(self._parameters) if number not in self._by_number]
+
+    def watch_first_uses(self) -> None:
+        """For the next plan."""
+        if self.measuring and self._steps > 0:
+            self._watch.watch((slot.number, slot.parameter) for slot in self.slots)
+
+    def catch_up(self, *, agreed: bool) -> None:
+        """After a step in which some rank wanted a new plan: what was not in the old one is averaged now, if it can be.
+
+        That takes all ranks to be here: they are if all asked (each waits for its own question), or if none defers
+        (``agreed``). Else a gradient of what was not planned is dropped, on the ranks that have it.
+        """
+        if self._wanted_by <= 0:
+            return
+        if agreed or self._wanted_by == 1.0:
+            known = set(self._by_number)
+            plan = self._agree()
+            late = [number for number in plan.sequence if number not in known]
+            if late:
+                sizes = [size_of(one) for one in self._parameters]
+                self._adopt(first_plan(plan.number, sizes, late, plan.piece_bytes, plan.credit))
+                self._told = self._requires()
+                self.flush()
+                self.wait()
+                for slot in self.slots:
+                    if not self.settle(slot):
+                        slot.parameter.grad = None
+                self.begun = False
+            self._adopt(plan)
+        else:
+            for one in self.unplanned():
+                if one.grad is not None:
+                    one.grad = None
+                    print(
+                        "lockstep: a parameter began to require gradients on some ranks only; its first gradient is "
+                        "dropped, since the other ranks do not wait for it", file=sys.stderr,
+                    )  # fmt: skip
+
+    def add(self, named: Sequence[tuple[str, Tensor]]) -> None:
+        """Further parameters, from the next step on; every rank has to add the same."""
+        for name, parameter in named:
+            self.transport.check(parameter.dtype)
+            self._names.append(name)
+            self._parameters.append(parameter)
+        self._renew_at_begin = True
+        self._hook()
+
+    def close(self, seconds: float) -> bool:
+        """Ends the thread and takes the hooks away; whether it ended in time."""
+        self._watch.unwatch()
+        for pair in self._handles.values():
+            for handle in pair:
+                handle.remove()
+        self._handles.clear()
+        return self._exchange.close(seconds)
+
+    def _requires(self) -> list[bool]:
+        with guards.untouched():
+            return [one.requires_grad for one in self._parameters]
+
+    def _agree(self) -> Plan:
+        """Tells all ranks what this one has; rank 0 makes the plan. Every rank calls it at the same point."""
+        with guards.untouched():
+            described = [
+                [name, list(one.shape), list(one.stride()), name_of(one.dtype)]
+                for name, one in zip(self._names, self._parameters)  # noqa: B905 - Python 3.9
+            ]
+        self._told = self._requires()
+        facts = self.transport.gather({"parameters": described, "requires": self._told, **self._asked})
+        for rank, other in enumerate(facts):
+            _compare(facts[0], other, rank)
+        plan = None
+        if self.transport.rank == 0:
+            wanted = [number for number in range(len(described)) if any(other["requires"][number] for other in facts)]
+            if not wanted:
+                raise GradientError("no parameter of the optimizer requires a gradient on any rank")
+            sizes = [size_of(one) for one in self._parameters]
+            number = self._adoptions
+            limit, credit = self._asked["piece_bytes"], self._asked["credit"]
+            if self._steps >= WARM_UP and self.plan is not None and set(wanted) == set(self._by_number):
+                plan = measured_plan(number, sizes, wanted, limit, credit, measured=self._watch.measured())
+            else:
+                plan = first_plan(number, sizes, wanted, limit, credit)
+        return Plan.from_json(self.transport.gather(plan and plan.as_json())[0])
+
+    def _adopt(self, plan: Plan) -> None:
+        sizes = [size_of(one) for one in self._parameters]
+        layout = lay_out(sizes, plan.sequence, plan.piece_bytes)
+        self._buffers = Buffers(self._parameters, layout)
+        self.slots = [
+            Slot(number, self._parameters[number], self._buffers.views[number], layout.parts[number], self.passes)
+            for number in sorted(plan.sequence)
+        ]
+        self._by_number = {slot.number: slot for slot in self.slots}
+        self._adoptions += 1
+        names = [f"{self._name}.{self._adoptions}.{piece}" for piece in range(len(layout.pieces))]
+        self._exchange.adopt(
+            self._buffers.pieces, names, plan.order, [len(piece.tensors) for piece in layout.pieces], plan.credit
+        )
+        self.plan = plan
+        self._renew_at_begin = False
+        self._watch.new_pieces()
+        if not plan.measured:
+            self._steps = 0
+
+    # -- hooks -------------------------------------------------------------------------------------------------------
+
+    def _hook(self) -> None:
+        for number, one in enumerate(self._parameters):
+            if number not in self._handles and one.requires_grad:
+                self._handles[number] = (
+                    one.register_hook(self._arriving(number)),  # type: ignore[no-untyped-call]
+                    one.register_post_accumulate_grad_hook(self._accumulated(number)),  # type: ignore[no-untyped-call]
+                )
+
+    def _arriving(self, number: int) -> Callable[[Tensor], None]:
+        """Before a gradient is added to ``.grad``."""
+
+        def arriving(_gradient: Tensor) -> None:
+            if self.sealed:
+                self._before_backward()
+            if not self.begun and not self.accumulating:
+                self.begin()
+            slot = self._by_number.get(number)
+            if self.begun and slot is not None and slot.ready:
+                raise GradientError(
+                    f"a second gradient of {self._names[number]} before step() or synchronize(); to add up several "
+                    "backward passes, make all but the last within `with optimizer.accumulate():`"
+                )
+
+        return arriving
+
+    def _accumulated(self, number: int) -> Callable[[Tensor], None]:
+        """After a gradient was added to ``.grad``."""
+
+        def accumulated(_parameter: Tensor) -> None:
+            slot = self._by_number.get(number)
+            if slot is None or self.accumulating:
+                return
+            slot.passes -= 1
+            if slot.passes == 0:
+                self._take(slot)
+                if self.measuring:
+                    self._watch.released(number)
+
+        return accumulated
+
+    def _take(self, slot: Slot) -> None:
+        gradient = slot.parameter.grad
+        assert gradient is not None
+        if gradient is not slot.view:
+            if gradient.is_sparse:
+                raise GradientError(
+                    f"the gradient of {self._names[slot.number]} is sparse; use Embedding(..., sparse=False)"
+                )
+            if gradient.requires_grad:
+                raise GradientError("backward(create_graph=True) makes gradients that cannot be averaged in place")
+            slot.view.copy_(gradient)
+            slot.parameter.grad = slot.view
+        self._send(slot)
+
+    def _send(self, slot: Slot) -> None:
+        slot.ready = True
+        guards.guard(slot.view, self._too_early)
+        self._exchange.ready(slot.parts)
+
+    def _too_early(self, _gradient: Tensor) -> None:
+        raise GradientError(
+            "a gradient was used while it is exchanged; call optimizer.synchronize() first, and step() within "
+            "`with optimizer.skip_synchronize():`"
+        )
+
+
+def _compare(first: dict[str, Any], other: dict[str, Any], rank: int) -> None:
+    """Raises ``GradientError``, on all ranks alike, where the ranks cannot exchange."""
+    for name in ("piece_bytes", "credit", "defer"):
+        if first[name] != other[name]:
+            raise GradientError(f"{name} is {first[name]} on rank 0 and {other[name]} on rank {rank}; it has to be one")
+    ours, theirs = first["parameters"], other["parameters"]
+    for one, another in zip(ours, theirs):  # noqa: B905 - Python 3.9
+        if one != another:
+            raise GradientError(
+                f"the ranks' parameters differ (name, shape, strides, dtype): {one} on rank 0, {another} on rank {rank}"
+            )
+    if len(ours) != len(theirs):
+        raise GradientError(f"rank 0 has {len(ours)} parameters and rank {rank} {len(theirs)}")

@@ -1,0 +1,71 @@
+"""``Timing`` of the first steps: when gradients are there, when parameters are used first, how long pieces take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from lockstep_worker.gradients import guards
+from lockstep_worker.gradients.plan import Measured
+
+
+class Stopwatch:
+    """Of one rank. Times of a later step take the place of those of an earlier one; a piece's duration is its least."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._released: dict[int, float] = {}
+        self._used: dict[int, float] = {}
+        self._seconds: dict[int, float] = {}
+        self._bytes: dict[int, int] = {}
+        self._watched: dict[int, tuple[int, Tensor]] = {}
+
+    def begin(self) -> None:
+        """The backward pass begins."""
+        self._began = time.perf_counter()
+
+    def released(self, number: int) -> None:
+        """A gradient is there."""
+        self._released[number] = time.perf_counter() - self._began
+
+    def watch(self, parameters: Iterable[tuple[int, Tensor]]) -> None:
+        """Notes the first use of each, as its guard tells."""
+        self._used.clear()
+        for number, parameter in parameters:
+            if guards.can_guard(parameter):
+                self._watched[id(parameter)] = (number, parameter)
+                guards.guard(parameter, self._touched)
+
+    def unwatch(self) -> None:
+        """Looks no more."""
+        for _, parameter in self._watched.values():
+            guards.release(parameter)
+        self._watched.clear()
+
+    def sent(self, pieces: Sequence[Tensor], issued: Sequence[float], completed: Sequence[float]) -> None:
+        """A step's pieces have been sent, one after another on one link."""
+        last = 0.0
+        for piece in sorted(range(len(pieces)), key=lambda one: completed[one]):
+            seconds = completed[piece] - max(issued[piece], last)
+            last = completed[piece]
+            self._seconds[piece] = min(seconds, self._seconds.get(piece, seconds))
+            self._bytes[piece] = pieces[piece].numel() * pieces[piece].element_size()
+
+    def new_pieces(self) -> None:
+        """The pieces are others from now on."""
+        self._seconds.clear()
+        self._bytes.clear()
+
+    def measured(self) -> Measured:
+        """What is known by now."""
+        began = min(self._used.values(), default=0.0)
+        per_byte = sum(self._seconds.values()) / max(sum(self._bytes.values()), 1)
+        used = {number: at - began for number, at in self._used.items()}
+        return Measured(dict(self._released), used, per_byte)
+
+    def _touched(self, parameter: Tensor) -> None:
+        number, _ = self._watched.pop(id(parameter))
+        self._used[number] = time.perf_counter()
+        guards.release(parameter)
