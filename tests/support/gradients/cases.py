@@ -192,7 +192,7 @@ def watched_step(run: Run, number: int) -> None:
     kind = number % 5
     if kind == 0:
         run.model.eval()
-        with torch.no_grad():
+        with torch.no_grad() if number % 2 else torch.inference_mode():
             run.trace.append([float(run.case.loss(run.model, number).item()).hex(), ""])
         run.model.train()
     elif kind == 1:
@@ -205,6 +205,12 @@ def watched_step(run: Run, number: int) -> None:
         run.trace.append(["", digest(one.data for one in run.model.parameters())])
     else:
         run.trace.append(["", digest([run.optimizer.state[one]["momentum_buffer"] for one in run.model.parameters()])])
+
+
+def autocast_loss(model: Any, step: int) -> Tensor:
+    """A forward pass in bfloat16; an update that is done within it is not."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return transformer_loss(model, step)
 
 
 def delaying(run: Run) -> None:
@@ -264,6 +270,24 @@ def adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1, amsgrad=True)
 
 
+class Normed(torch.optim.SGD):
+    """Scales each parameter's update by a norm, as LARS does, by operations that autocast would change."""
+
+    separable = True
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for one in group["params"]:
+                if one.grad is not None:
+                    flat = one.grad.flatten()
+                    one.add_(one.grad / (flat @ flat + 1).sqrt(), alpha=-group["lr"])
+
+
+def normed(parameters: Any) -> torch.optim.Optimizer:
+    return Normed(parameters, lr=0.05)
+
+
 def grouped(parameters: Any) -> torch.optim.Optimizer:
     """Two groups of other rates, as trainings without weight decay of biases have them."""
     found = list(parameters)
@@ -284,6 +308,7 @@ CASES = {
     "convolutions": Case(convolutions, convolutions_loss),
     "channels last": Case(channels_last, convolutions_loss, peer=False),
     "attention": Case(transformer, transformer_loss),
+    "autocast": Case(transformer, autocast_loss, normed),
     "tied": Case(Tied, tied_loss, adamw),
     "unused on one rank": Case(lambda: Branches(with_never=False), branches_loss, steps=12),
     "functional": Case(mlp, functional_loss),

@@ -17,7 +17,6 @@ from typing import Any
 import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import lockstep
 from lockstep_worker.gradients.errors import GradientError
@@ -378,16 +377,22 @@ def further_parameters() -> None:
 
 def many_steps() -> None:
     """Many short steps of a tiny model, with several pieces and little credit."""
-    digests = []
+    models = []
     for defer in (False, True):
         torch.manual_seed(3)
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
         optimizer = optimizer_of(model, defer=defer, piece_bytes=256, credit=2)
-        trained(model, optimizer, 150, lambda model, _: functional.mse_loss(model(cases.data(2, 4)), torch.zeros(2, 2)))
-        digests.append(digest(one.detach() for one in model.parameters()))
+        steps = 150 if hvd.size() == 2 else 40
+        trained(model, optimizer, steps, lambda model, _: (model(cases.data(2, 4)) - 1).square().mean())
+        optimizer.complete()
+        assert shared(digest(one.detach() for one in model.parameters()))
         optimizer.close()
-    assert digests[0] == digests[1]
-    assert shared(digests[0])
+        models.append(model)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        if hvd.size() == 2:
+            assert torch.equal(one, other)
+        else:  # what Horovod fuses depends on the moment, and with it the order in which four numbers are added
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def sleeps() -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor
 
 from lockstep_worker.gradients import guards
+from lockstep_worker.gradients.entry import Entry
 from lockstep_worker.gradients.reducer import Reducer, Slot
 
 SEPARABLE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
@@ -31,8 +31,7 @@ class Deferral:
         """By the parameter's id."""
         self._groups: list[dict[str, Any]] = []
         self._group_of: dict[int, int] = {}
-        self._entry: Any = None
-        self._opaque: dict[int, bool] = {}
+        self._entry = Entry(self.complete)
         self._lock = threading.RLock()
 
     @property
@@ -50,7 +49,7 @@ class Deferral:
         for slot in self._reducer.slots:
             guards.guard(slot.parameter, self._touched)
             guards.guard(slot.view, self._gradient_touched(slot.parameter))
-        self._entry = register_module_forward_pre_hook(self._on_forward)
+        self._entry.watch()
 
     def complete(self, seconds: float | None = None) -> None:
         """Does all of the update that is not done; sleeps until its gradients are there (``TimeoutError``)."""
@@ -59,7 +58,7 @@ class Deferral:
                 if self._pending:
                     self._reducer.wait(list(self._pending.values()), seconds)
                     self._apply(list(self._pending.values()))
-                self._leave_entry()
+                self._entry.leave()
                 self._reducer.end()
 
     def replace_gradient(self, *, by_zeros: bool) -> None:
@@ -95,36 +94,6 @@ class Deferral:
         self._update([{**self._groups[index], "params": parameters} for index, parameters in sorted(groups.items())])
         for slot, gradient in kept:
             slot.parameter.grad = gradient
-
-    def _on_forward(self, module: nn.Module, _arguments: Any) -> None:  # noqa: ANN401
-        """At the first module that is called after ``step()``, as a rule the root of the next forward pass.
-
-        In training nothing waits here. Evaluation does: its fast paths ask whether an argument overrides torch's
-        functions, as a guarded one does. So does code that reads its parameters without asking torch.
-        """
-        self._leave_entry()
-        if not torch.is_grad_enabled() or not module.training or self._is_opaque(module):
-            self.complete()
-
-    def _is_opaque(self, module: nn.Module) -> bool:
-        known = self._opaque.get(id(module))
-        if known is None:
-            known = self._opaque[id(module)] = any(is_opaque(one) for one in module.modules())
-        return known
-
-    def _leave_entry(self) -> None:
-        if self._entry is not None:
-            self._entry.remove()
-            self._entry = None
-
-
-def is_opaque(module: nn.Module) -> bool:
-    """TorchScript, or compiled: no operation of it passes the guards."""
-    return (
-        isinstance(module, torch.jit.ScriptModule)
-        or getattr(module, "_compiled_call_impl", None) is not None
-        or type(module).__name__ == "OptimizedModule"
-    )
 
 
 def reason_against(optimizer: torch.optim.Optimizer, separable: bool | None) -> str | None:  # noqa: FBT001

@@ -121,6 +121,10 @@ class DistributedOptimizer(Optimizer):
         Deferred, it returns at once, and every parameter is updated when it is used next.
         """
         own = self._own
+        if own.closed:
+            raise GradientError(
+                "the exchange was closed, by close() or with what carries it; no step is averaged any more"
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -261,7 +265,9 @@ class DistributedOptimizer(Optimizer):
         own.updating = True
         kept, self.param_groups = self.param_groups, groups
         try:
-            _plain_step(type(self))(self)
+            # Wherever in a forward pass a parameter was touched: an update is not computed as that pass is.
+            with torch.inference_mode(mode=False), torch.autocast("cpu", enabled=False):
+                _plain_step(type(self))(self)
         finally:
             self.param_groups = kept
             own.updating = False
@@ -278,6 +284,7 @@ class _Own:
         self.synchronized = False
         self.should_synchronize = True
         self.updating = False
+        self.closed = False
 
     def complete(self, seconds: float | None = None) -> None:
         if self.deferral is not None:
@@ -288,6 +295,7 @@ class _Own:
         if self.reducer is not None:
             self.reducer.close(seconds)
             self.reducer = self.deferral = None
+            self.closed = True
 
 
 def names_of(optimizer: Optimizer, named_parameters: Iterable[tuple[str, Tensor]] | None) -> list[tuple[str, Tensor]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor
 
 from lockstep_worker.gradients import guards
+from lockstep_worker.gradients.entry import Entry
 from lockstep_worker.gradients.plan import Measured
 
 
@@ -21,6 +22,7 @@ class Stopwatch:
         self._seconds: dict[int, float] = {}
         self._bytes: dict[int, int] = {}
         self._watched: dict[int, tuple[int, Tensor]] = {}
+        self._entry = Entry(self.unwatch)
 
     def begin(self) -> None:
         """The backward pass begins."""
@@ -37,9 +39,11 @@ class Stopwatch:
             if guards.can_guard(parameter):
                 self._watched[id(parameter)] = (number, parameter)
                 guards.guard(parameter, self._touched)
+        self._entry.watch()
 
     def unwatch(self) -> None:
         """Looks no more."""
+        self._entry.leave()
         for _, parameter in self._watched.values():
             guards.release(parameter)
         self._watched.clear()
