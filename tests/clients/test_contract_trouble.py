@@ -38,8 +38,8 @@ class TestStopped:
             start = time.monotonic()
             with pytest.raises(SlurmUnavailableError):
                 ask(client)
-            assert time.monotonic() - start < 4
-        client.ping()
+            assert time.monotonic() - start < 8  # left alone, Slurm's commands go on for a minute and more
+        own_cluster.client().ping()
 
     def test_a_submit_without_an_answer_may_still_happen(self, own_cluster: OwnCluster, own_desk: Desk) -> None:
         submission = own_desk.submission(hold=True)

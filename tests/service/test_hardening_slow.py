@@ -26,7 +26,7 @@ from support.lockstep import wait_for
 
 from .conftest import SPEC, HandMadeRun
 
-HEAD, READ, GRACE = 2.0, 2.0, 2.0
+HEAD, READ, GRACE = 4.0, 4.0, 4.0
 """Seconds; the service's own are longer (lockstep_service.connections, .guards)."""
 PROGRAM = f"""
 import sys
@@ -76,7 +76,7 @@ class Served:
             began = time.monotonic()
             self.client.get("/jobs").raise_for_status()
             took.append(time.monotonic() - began)
-        assert sorted(took)[10] < 1, took
+        assert sorted(took)[10] < 3, took  # behind the crowd it would be the patience with each of them
 
 
 @pytest.fixture(scope="module")
