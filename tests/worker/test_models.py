@@ -122,6 +122,22 @@ def test_first_parameters_keep_the_size_of_what_passes_through(name: str) -> Non
         assert 0.1 < models.build(name)(torch.randn(2, 3, size, size)).std() < 3
 
 
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_parameter_is_used_by_calling_its_own_module(name: str) -> None:
+    """So that a hook before a module's forward pass comes before each use of its parameters."""
+    shape = {"digits": (2, 1, 8, 8), "synthetic-imagenet": (2, 3, 64, 64), "synthetic-tokens": (2, 9)}[KINDS[name].data]
+    called: set[nn.Module] = set()
+    with torch.device("meta"):
+        model = models.build(name)
+        for module in model.modules():
+            module.register_forward_pre_hook(lambda module, _: called.add(module))
+        model(torch.zeros(shape, dtype=torch.int64 if name == "gpt" else torch.float32))
+    owners = [module for module in model.modules() if list(module.parameters(recurse=False))]
+    assert owners
+    assert set(owners) <= called
+    assert model not in owners
+
+
 class TestGPT:
     @pytest.mark.parametrize(("tied", "parameters"), [(True, 124_439_808), (False, 163_037_184)])
     def test_with_gpt2s_sizes_it_has_gpt2s_parameters(self, tied: bool, parameters: int) -> None:
