@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from lockstep_slurm.cluster import ClusterInfo, down, up
-from support import browser, compatibility, postgres, skips, slurm
+from support import browser, compatibility, lanes, postgres, skips, slurm
 
 # A machine that is busy with real parts is slow now and then: no property may fail for that.
 settings.register_profile(
@@ -53,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NO_HOME] = tempfile.mkdtemp(prefix="lockstep-none-")
     os.environ["LOCKSTEP_HOME"] = config.stash[NO_HOME]
     config.pluginmanager.register(compatibility.Reporter(writes=config.getoption("--write-compatibility")))
+    config.pluginmanager.register(lanes.Lanes())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -1,0 +1,51 @@
+"""Two lanes of tests side by side: those on this machine's Slurms, which mostly wait, and those that mostly compute.
+
+``make test`` runs pytest with two workers. One takes every test that brings up a Slurm, ranks or a browser, in their
+order; the other all the rest, at a lower priority, in the time that the first leaves. So nothing that is started once
+for a session is started twice, and no two tests ever share a cluster.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+COMPUTING = tuple(f"tests/{part}/" for part in ("emulated", "job", "placement", "service", "site", "support", "tools"))
+"""The emulated machine computes for two sockets, and has a Slurm of its own."""
+EXCEPT = ("tests/job/test_script.py", "tests/placement/test_slurm_node.py")
+"""They ask for the session's Slurm."""
+_NICENESS = 5
+
+
+def lane(nodeid: str) -> str:
+    """Which lane a test runs in, by its node id."""
+    return "computing" if nodeid.startswith(COMPUTING) and not nodeid.startswith(EXCEPT) else "waiting"
+
+
+class Lanes:
+    """The plugin."""
+
+    def __init__(self) -> None:
+        self._gives_way = False
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> LoadScopeScheduling:
+        """A scheduler that knows two lanes, whatever number of workers there are."""
+        from xdist.scheduler import LoadScopeScheduling
+
+        class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+            def _split_scope(self, nodeid: str) -> str:
+                return lane(nodeid)
+
+        return Scheduling(config, log)
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """A worker of the computing lane gives way, with all that it starts."""
+        if "PYTEST_XDIST_WORKER" in os.environ and not self._gives_way and lane(item.nodeid) == "computing":
+            self._gives_way = True
+            os.nice(_NICENESS)
