@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lockstep_worker.optimizers.lamb import LAMB
+from lockstep_worker.optimizers.lars import LARS
 from support.gradients.training import Case, Run, backward, digest, ordinary_step, state_digest
 
 
@@ -304,6 +306,8 @@ def three_passes() -> dict[str, Any]:
 CASES = {
     "momentum": Case(mlp, mlp_loss),
     "adamw": Case(mlp, mlp_loss, adamw),
+    "lars": Case(mlp, mlp_loss, lambda parameters: LARS(parameters, 1.0, weight_decay=0.01)),
+    "lamb": Case(mlp, mlp_loss, lambda parameters: LAMB(parameters, 0.01, weight_decay=0.01)),
     "groups": Case(mlp, mlp_loss, grouped),
     "convolutions": Case(convolutions, convolutions_loss),
     "channels last": Case(channels_last, convolutions_loss, peer=False),
@@ -322,7 +326,7 @@ CASES = {
     "delays": Case(transformer, transformer_loss, step=delayed_step, steps=6),
     "zeroing": Case(mlp, mlp_loss, step=zeroing_step, steps=20),
     "retained": Case(lambda: nn.Linear(12, 5), mlp_loss, step=retained_step),
-    "one piece at a time": Case(mlp, mlp_loss, options={"piece_bytes": 128, "credit": 1}),
+    "one piece at a time": Case(mlp, mlp_loss, steps=6, options={"piece_bytes": 512, "credit": 1}),
     "all at once": Case(mlp, mlp_loss, options={"piece_bytes": 256, "credit": 1000}),
     "one piece": Case(mlp, mlp_loss, options={"piece_bytes": 1 << 20}),
     "gloo": Case(transformer, transformer_loss, options={"transport": "gloo"}),

@@ -382,7 +382,7 @@ def many_steps() -> None:
         torch.manual_seed(3)
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
         optimizer = optimizer_of(model, defer=defer, piece_bytes=256, credit=2)
-        steps = 150 if hvd.size() == 2 else 40
+        steps = 100 if hvd.size() == 2 else 30
         trained(model, optimizer, steps, lambda model, _: (model(cases.data(2, 4)) - 1).square().mean())
         optimizer.complete()
         assert shared(digest(one.detach() for one in model.parameters()))
@@ -426,13 +426,13 @@ def cpu_seconds(thread: int) -> float:
 def four_ranks() -> None:
     """Equal on all ranks always; against Horovod to the rounding of another order of summation."""
     runs = {}
-    for how in ("horovod", "undeferred", "deferred"):
-        run = Run(Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=6), how)
+    for how in ("horovod", "deferred"):
+        run = Run(Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=5), how)
         assert all(equal_on_all_ranks(run.train())), how
         runs[how] = run
-    for how in ("undeferred", "deferred"):
-        for one, other in zip(runs[how].model.parameters(), runs["horovod"].model.parameters(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert runs["deferred"].pending
+    for one, other in zip(runs["deferred"].model.parameters(), runs["horovod"].model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 left: list[Any] = []

@@ -18,7 +18,7 @@ from lockstep_slurm.job.spec import JobSpec
 from support.ranks import ROOT, Launched, base_environment
 
 CASES = (
-    "momentum", "adamw", "groups", "convolutions", "channels last", "attention", "autocast", "tied",
+    "momentum", "adamw", "lars", "lamb", "groups", "convolutions", "channels last", "attention", "autocast", "tied",
     "unused on one rank", "functional", "frozen", "accumulation", "passes", "clipping", "clipping by hand", "scheduler",
     "reading between steps", "delays", "zeroing", "retained", "one piece at a time", "all at once", "one piece", "gloo",
     "unused everywhere", "a layer waits for itself alone", "one order", "unfreezing", "unfreezing on one rank",

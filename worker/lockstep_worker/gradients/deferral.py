@@ -17,8 +17,13 @@ from lockstep_worker.gradients import guards
 from lockstep_worker.gradients.entry import Entry
 from lockstep_worker.gradients.reducer import Reducer, Slot
 
-SEPARABLE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD")
-"""torch's optimizers in which a parameter's update needs no other parameter's gradient (2.13)."""
+SEPARABLE = {
+    "torch.optim": (
+        "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "RMSprop", "Rprop", "ASGD",
+    ),
+    "lockstep_worker.optimizers": ("LARS", "LAMB"),
+}  # fmt: skip
+"""Optimizers in which a parameter's update needs no other parameter's gradient, by package (torch 2.13)."""
 
 
 class Deferral:
@@ -103,7 +108,7 @@ def reason_against(optimizer: torch.optim.Optimizer, separable: bool | None) -> 
     """
     kind = type(optimizer)
     if separable is None:
-        known = kind.__module__.startswith("torch.optim.") and kind.__name__ in SEPARABLE
+        known = kind.__name__ in SEPARABLE.get(kind.__module__.rpartition(".")[0], ())
         separable = known or bool(getattr(optimizer, "separable", False))
     if not separable:
         return (
