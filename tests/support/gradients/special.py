@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import lockstep
+from lockstep_worker import births
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.transport import HorovodTransport
 from support.gradients import cases
@@ -409,6 +410,7 @@ def sleeps() -> None:
     else:
         trained(model, optimizer, 1, cases.mlp_loss)
         thread = optimizer._own.reducer._exchange._thread.native_id
+        assert births.BIRTHS.role(thread, births.threads_alive()[thread]) == "exchange"
         began, own, threads = time.perf_counter(), time.thread_time(), cpu_seconds(thread)
         optimizer.complete()
         waited = time.perf_counter() - began

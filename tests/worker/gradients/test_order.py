@@ -95,4 +95,7 @@ def test_a_plan_is_the_same_after_its_journey() -> None:
     plan = measured_plan(2, found, [0, 1, 2], 1024, 2, measured=seen)
     assert plan.sequence == (1, 0, 2)  # by first use; what was never used comes last
     assert sorted(plan.order) == sorted(first.order)
+    for per_byte, expected in ((8e-9, 1_000_000), (1e-6, 512 << 10), (1e-12, 8 << 20), (0.0, 8 << 20)):
+        seen = Measured(released={}, used={}, per_byte=per_byte)
+        assert measured_plan(2, found, [0, 1, 2], None, 2, measured=seen).piece_bytes == expected
     assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan

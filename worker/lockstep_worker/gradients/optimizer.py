@@ -20,7 +20,8 @@ from torch.optim import Optimizer
 from lockstep_worker.gradients import deferral, endings, guards
 from lockstep_worker.gradients.deferral import Deferral
 from lockstep_worker.gradients.errors import GradientError
-from lockstep_worker.gradients.plan import CREDIT, PIECE_BYTES
+from lockstep_worker.gradients.pieces import HEADER
+from lockstep_worker.gradients.plan import CREDIT
 from lockstep_worker.gradients.reducer import Reducer
 from lockstep_worker.gradients.transport import Transport, open_transport
 
@@ -33,10 +34,11 @@ class DistributedOptimizer(Optimizer):
 
     ``named_parameters``: names and parameters, as Horovod takes them; every parameter of the optimizer has to be
     among them, alike on all ranks. ``defer``: an update is done when its parameters are used next, see
-    docs/gradients.md; ``deferred`` says whether it is so. ``piece_bytes``, ``credit``: bytes sent at once, pieces
-    under way at once. ``transport``: "horovod" or "gloo". ``max_grad_norm``: clips the averaged gradients by
-    their global norm before each update. ``separable``: whether a parameter's update needs no other gradient, where
-    the optimizer's class is not known. ``backward_passes_per_step``: as Horovod's; ``accumulate`` says it better.
+    docs/gradients.md; ``deferred`` says whether it is so. ``piece_bytes``: bytes sent at once, None: as many as the
+    link carries in some milliseconds; ``credit``: pieces under way at once. ``transport``: "horovod" or "gloo".
+    ``max_grad_norm``: clips the averaged gradients by their global norm before each update. ``separable``: whether a
+    parameter's update needs no other gradient, where the optimizer's class is not known.
+    ``backward_passes_per_step``: as Horovod's; ``accumulate`` says it better.
 
     Raises ``GradientError`` for what cannot be exchanged, in the constructor or the first step.
     """
@@ -55,7 +57,7 @@ class DistributedOptimizer(Optimizer):
         named_parameters: Iterable[tuple[str, Tensor]] | None = None,
         *,
         defer: bool = True,
-        piece_bytes: int = PIECE_BYTES,
+        piece_bytes: int | None = None,
         credit: int = CREDIT,
         transport: str | Transport = "horovod",
         max_grad_norm: float | None = None,
@@ -64,8 +66,11 @@ class DistributedOptimizer(Optimizer):
     ) -> None:
         # A scheduler that was made before has put a ``step`` of the other object into its __dict__.
         self.__dict__.update({name: value for name, value in optimizer.__dict__.items() if name != "step"})
-        if credit < 1 or backward_passes_per_step < 1:
-            raise GradientError(f"credit ({credit}) and backward_passes_per_step have to be at least 1")
+        if credit < 1 or backward_passes_per_step < 1 or (piece_bytes is not None and piece_bytes < 2 * HEADER):
+            raise GradientError(
+                f"credit ({credit}) and backward_passes_per_step ({backward_passes_per_step}) have to be at least 1, "
+                f"piece_bytes ({piece_bytes}) at least {2 * HEADER}"
+            )
         name = f"lockstep.{next(_numbers)}"
         carrier = open_transport(transport, name)
         against = "defer=False" if not defer else deferral.reason_against(optimizer, separable)

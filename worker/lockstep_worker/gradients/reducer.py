@@ -49,7 +49,7 @@ class Reducer:
         transport: Transport,
         *,
         name: str,
-        piece_bytes: int,
+        piece_bytes: int | None,
         credit: int,
         passes: int,
         defer: bool,
@@ -66,7 +66,7 @@ class Reducer:
         self._name = name
         self._names = [one for one, _ in named]
         self._parameters = [one for _, one in named]
-        self._asked = {"piece_bytes": piece_bytes, "credit": credit, "defer": defer}
+        self._asked: dict[str, Any] = {"piece_bytes": piece_bytes, "credit": credit, "defer": defer}
         self._before_backward = before_backward
         self._by_number: dict[int, Slot] = {}
         self._buffers: Buffers | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 
@@ -65,7 +66,10 @@ class Stopwatch:
     def measured(self) -> Measured:
         """What is known by now."""
         began = min(self._used.values(), default=0.0)
-        per_byte = sum(self._seconds.values()) / max(sum(self._bytes.values()), 1)
+        # The large pieces alone: the others say more of a collective's own time than of the link.
+        largest = max(self._bytes.values(), default=0)
+        rates = [self._seconds[piece] / size for piece, size in self._bytes.items() if 2 * size >= largest > 0]
+        per_byte = statistics.median(rates) if rates else 0.0
         used = {number: at - began for number, at in self._used.items()}
         return Measured(dict(self._released), used, per_byte)
 
