@@ -416,7 +416,7 @@ def sleeps() -> None:
         waited = time.perf_counter() - began
         assert waited > 0.3
         assert time.thread_time() - own < 0.02 * waited
-        assert cpu_seconds(thread) - threads < 0.06 * waited
+        assert cpu_seconds(thread) - threads < 0.1 * waited  # it looks every 0.5 ms; to spin would be 1.0
     optimizer.close()
 
 

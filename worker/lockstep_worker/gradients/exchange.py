@@ -19,8 +19,8 @@ from lockstep_worker import births
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.transport import POLL, Transport
 
-LONGEST_POLL = 0.004
-"""Seconds between two looks at most; a quarter of it while the training waits for the piece."""
+LONGEST_POLL = 0.002
+"""Seconds between two looks at most; a quarter of it while the training waits."""
 CPUS = ("LOCKSTEP_EXCHANGE_CPUS", "LOCKSTEP_COMPUTE_CPUS")
 """Where the placement says that the thread runs: its own CPUs, else among the rank's."""
 
@@ -161,10 +161,9 @@ class Exchange:
         """Seconds to sleep; None: until woken."""
         if not self._under_way or self._transport.calls_back:
             return None
-        piece = self._under_way[0][0]
         # In proportion to how long it is under way: what is seen late is late by a small part of what it took.
-        longest = LONGEST_POLL / 4 if piece in self._awaited else LONGEST_POLL
-        return min(max((time.perf_counter() - self.issued_at[piece]) / 8, POLL), longest)
+        seconds = (time.perf_counter() - self.issued_at[self._under_way[0][0]]) / 8
+        return min(max(seconds, POLL), LONGEST_POLL / 4 if self._awaited else LONGEST_POLL)
 
     def _landed(self) -> None:
         """Called by the transport's own threads."""
