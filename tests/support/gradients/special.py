@@ -121,6 +121,19 @@ def a_layer_waits_for_itself_alone() -> None:
     assert shared(digest(one.detach() for one in model.parameters()))
 
 
+def a_teacher_waits_for_nothing() -> None:
+    """A model that is not in training, called first, completes nothing; the one in training does when evaluated."""
+    model, teacher = cases.mlp(), cases.mlp().eval()
+    optimizer = optimizer_of(model)
+    trained(model, optimizer, 4, cases.mlp_loss)
+    with torch.no_grad():
+        teacher(torch.ones(1, 12))
+        assert optimizer._own.deferral.pending
+        model(torch.ones(1, 12))
+        assert not optimizer._own.deferral.pending
+    optimizer.close()
+
+
 def one_order() -> None:
     """Every rank issues the same pieces in the same order in every step, also with delays of its own."""
     torch.manual_seed(3)
@@ -457,8 +470,9 @@ def tell(rank: int, model: nn.Module) -> None:
 CASES: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", " "): function
     for function in (
-        unused_everywhere, a_layer_waits_for_itself_alone, one_order, unfreezing, unfreezing_on_one_rank,
-        without_a_backward_pass, two_optimizers, copies_are_complete, opaque_code, forks, says_what_is_wrong,
+        unused_everywhere, a_layer_waits_for_itself_alone, a_teacher_waits_for_nothing, one_order,
+        unfreezing, unfreezing_on_one_rank, without_a_backward_pass, two_optimizers, copies_are_complete, opaque_code,
+        forks, says_what_is_wrong,
         uses_too_early, unknown_optimizers, hooks_of_a_step, further_parameters, many_steps, sleeps,
     )
 }  # fmt: skip

@@ -21,7 +21,8 @@ CASES = (
     "momentum", "adamw", "lars", "lamb", "groups", "convolutions", "channels last", "attention", "autocast", "tied",
     "unused on one rank", "functional", "frozen", "accumulation", "passes", "clipping", "clipping by hand", "scheduler",
     "reading between steps", "delays", "zeroing", "retained", "one piece at a time", "all at once", "one piece", "gloo",
-    "unused everywhere", "a layer waits for itself alone", "one order", "unfreezing", "unfreezing on one rank",
+    "unused everywhere", "a layer waits for itself alone", "a teacher waits for nothing",
+    "one order", "unfreezing", "unfreezing on one rank",
     "without a backward pass", "two optimizers", "copies are complete", "opaque code", "forks", "says what is wrong",
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
 )  # fmt: skip

@@ -54,7 +54,7 @@ class Deferral:
         for slot in self._reducer.slots:
             guards.guard(slot.parameter, self._touched)
             guards.guard(slot.view, self._gradient_touched(slot.parameter))
-        self._entry.watch()
+        self._entry.watch(slot.parameter for slot in self._reducer.slots)
 
     def complete(self, seconds: float | None = None) -> None:
         """Does all of the update that is not done; sleeps until its gradients are there (``TimeoutError``)."""

@@ -1,4 +1,4 @@
-"""``Entry``: the first module that is called after a step, as a rule the root of the next forward pass.
+"""``Entry``: the first call, after a step, of a module that holds what is guarded: as a rule the next forward's root.
 
 In training nothing waits there. Evaluation does: its fast paths ask whether an argument overrides torch's functions,
 as a guarded parameter does. So does code that reads its parameters without asking torch: TorchScript, compiled code.
@@ -6,24 +6,31 @@ as a guarded parameter does. So does code that reads its parameters without aski
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 
 class Entry:
-    """Calls ``reached`` once, if the next module's call is one before which no parameter may be guarded any more."""
+    """Calls ``reached`` if that call is one before which none of the module's parameters may be guarded any more."""
 
     def __init__(self, reached: Callable[[], None]) -> None:
         self._reached = reached
         self._handle: Any = None
-        self._opaque: dict[int, bool] = {}
+        self._guarded: set[int] = set()
+        self._holds: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+        self._opaque: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
-    def watch(self) -> None:
-        """From now on, for one call."""
+    def watch(self, parameters: Iterable[Tensor]) -> None:
+        """From now on, for one such call. Modules without any of them (a teacher, a metric) do not count."""
+        guarded = {id(one) for one in parameters}
+        if guarded != self._guarded:
+            self._guarded = guarded
+            self._holds.clear()
         if self._handle is None:
             self._handle = register_module_forward_pre_hook(self._called)
 
@@ -34,14 +41,19 @@ class Entry:
             self._handle = None
 
     def _called(self, module: nn.Module, _arguments: Any) -> None:  # noqa: ANN401
+        holds = self._holds.get(module)
+        if holds is None:
+            holds = self._holds[module] = any(id(one) in self._guarded for one in module.parameters())
+        if not holds:
+            return
         self.leave()
         if not torch.is_grad_enabled() or not module.training or self._is_opaque(module):
             self._reached()
 
     def _is_opaque(self, module: nn.Module) -> bool:
-        known = self._opaque.get(id(module))
+        known = self._opaque.get(module)
         if known is None:
-            known = self._opaque[id(module)] = any(is_opaque(one) for one in module.modules())
+            known = self._opaque[module] = any(is_opaque(one) for one in module.modules())
         return known
 
 

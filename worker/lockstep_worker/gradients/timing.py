@@ -40,7 +40,7 @@ class Stopwatch:
             if guards.can_guard(parameter):
                 self._watched[id(parameter)] = (number, parameter)
                 guards.guard(parameter, self._touched)
-        self._entry.watch()
+        self._entry.watch(parameter for _, parameter in self._watched.values())
 
     def unwatch(self) -> None:
         """Looks no more."""
