@@ -427,7 +427,7 @@ def sleeps() -> None:
         began, own, threads = time.perf_counter(), time.thread_time(), cpu_seconds(thread)
         optimizer.complete()
         waited = time.perf_counter() - began
-        assert waited > 0.3
+        assert waited > 0.1
         assert time.thread_time() - own < 0.02 * waited
         assert cpu_seconds(thread) - threads < 0.1 * waited  # it looks every 0.5 ms; to spin would be 1.0
     optimizer.close()

@@ -41,7 +41,7 @@ def outcomes_of(folder: Path, ranks: int) -> tuple[Outcomes, Launched]:
     run = make_run_directory(folder / "runs", new_job_id(), spec.model_dump_json(), "#!/bin/bash\n", by_hand=True)
     launched = Launched(run, ["--local-ranks", str(ranks)], base_environment())
     try:
-        launched.wait(200)
+        launched.wait(240)
     finally:
         if launched.process.poll() is None:
             launched.process.kill()

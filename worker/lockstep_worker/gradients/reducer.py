@@ -212,8 +212,15 @@ class Reducer:
         self._hook()
 
     def close(self, seconds: float) -> bool:
-        """Ends the thread and takes the hooks away; whether it ended in time."""
+        """Ends the thread and takes the hooks away; whether it ended in time.
+
+        In the middle of a step that was not sealed there is nothing to wait for: this rank fails, and the others wait
+        for pieces that it will not send.
+        """
+        seconds = min(seconds, 0.5) if self.begun else seconds
         self._watch.unwatch()
+        for slot in self.slots:
+            guards.release(slot.view)
         for pair in self._handles.values():
             for handle in pair:
                 handle.remove()
