@@ -29,7 +29,7 @@ setup:
 
 test: setup
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest --numprocesses 2
+	@$(BIN)/python -m pytest --numprocesses 2 -raR --rerun-show-tracebacks
 
 faults: setup
 	@PYTHONPATH=tests $(BIN)/python -m faults $(if $(SUBMISSIONS),--submissions $(SUBMISSIONS)) $(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write)

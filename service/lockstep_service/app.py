@@ -118,7 +118,7 @@ def routes(lifespan_of: Application | None = None, *, with_api: bool = True) -> 
     )
     problems.install(api)
     if with_api:
-        # Each by itself: a router within a router is searched twice a request, for a tenth of a submission's CPU.
+        # Each by itself: every level of routers is searched twice a request, at a tenth of a submission's CPU.
         for part in (auth, jobs, timeline, metrics, placement, events, clusters):
             api.include_router(part.router, prefix="/api/v1")
     api.include_router(health.router)

@@ -1,8 +1,8 @@
 """Two lanes of tests side by side: those on this machine's Slurms, which mostly wait, and those that mostly compute.
 
-``make test`` runs pytest with two workers. One takes every test that brings up a Slurm, ranks or a browser, in their
-order; the other all the rest, at a lower priority, in the time that the first leaves. So nothing that is started once
-for a session is started twice, and no two tests ever share a cluster.
+``make test`` runs pytest with two workers. One takes every test that brings up a Slurm, ranks or a browser on this
+machine, in their order; the other all the rest, at a lower priority, in the time that the first leaves. So nothing that
+is started once for a session is started twice, and no two tests use a cluster at the same time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ COMPUTING = tuple(f"tests/{part}/" for part in ("emulated", "job", "placement", 
 """The emulated machine computes for two sockets, and has a Slurm of its own."""
 EXCEPT = ("tests/job/test_script.py", "tests/placement/test_slurm_node.py")
 """They ask for the session's Slurm."""
-PURE = ("tests/job/", "tests/placement/", "tests/site/")
-"""Nothing in these waits for anybody."""
+AGAIN = ("tests/emulated/", "tests/service/test_hardening_slow.py")
+"""Of the computing lane: what has deadlines of seconds, as most of the other lane has."""
 _NICENESS = 5
 
 
@@ -49,11 +49,11 @@ class Lanes:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Beside another lane a test may meet a machine that is too busy: if it fails it is run once more.
 
-        The last line of the tests counts these as ``rerun``; each is worth a look. By itself a test is run once.
+        The end of the tests names these and shows what failed; each is worth a look. By itself a test is run once.
         """
         if "PYTEST_XDIST_WORKER" in os.environ:
             for item in items:
-                if not item.nodeid.startswith(PURE):
+                if lane(item.nodeid) == "waiting" or item.nodeid.startswith(AGAIN):
                     item.add_marker(pytest.mark.flaky(reruns=1))
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

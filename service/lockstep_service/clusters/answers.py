@@ -1,4 +1,4 @@
-"""``Answers``: one question about nodes at a time, and not again at once after one that was not answered."""
+"""``Answers``: one question about nodes at a time, not again at once after one without answer; and the last answer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from threading import Lock
 from lockstep_slurm.client.protocol import ClusterAnswer
 
 _PAUSE_AFTER_FAILURE = 5.0
-_READ_AGAIN = 1.0
-"""Seconds: another process may keep a newer answer."""
+_READ_AGAIN_SECONDS = 1.0
+"""Another process may have kept a newer answer by then."""
 
 
 @dataclass
 class Answers:
-    """When the cluster was last asked, in this process. ``lock`` is held while it is being asked."""
+    """When the cluster was last asked, in this process, and what the database had of its answer a moment ago.
+
+    ``lock`` is held while it is being asked.
+    """
 
     lock: Lock = field(default_factory=Lock)
     failed_at: float | None = None
@@ -27,7 +30,7 @@ class Answers:
 
     def lately(self) -> ClusterAnswer | None:
         """The kept answer, where it was read a moment ago: submissions come by the hundred."""
-        return self.kept if time.monotonic() - self.read_at < _READ_AGAIN else None
+        return self.kept if time.monotonic() - self.read_at < _READ_AGAIN_SECONDS else None
 
     def keep(self, answer: ClusterAnswer | None) -> None:
         """Notes what the database has now."""

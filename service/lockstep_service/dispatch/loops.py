@@ -26,7 +26,7 @@ _AGAIN_SECONDS = 10.0
 _GATHER_SECONDS = 0.03
 """From one turn of the submit loop to the next, at least: a few dozen jobs cost the database little more than one."""
 _UNSEEN_SECONDS = 2.0
-"""Until jobs that Slurm has taken are looked at, while there are more to be submitted."""
+"""Jobs that Slurm has taken are looked at after the turn that ends so late, though there are more to be submitted."""
 
 
 @dataclass
@@ -70,7 +70,8 @@ class Dispatch:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._stopping = Event()
-        self._submit = Loop("submit", app.measures.turning("submit", self._submit_turn), self._stopping)
+        submit = self._gathering(app.measures.turning("submit", self._submit_turn))
+        self._submit = Loop("submit", submit, self._stopping)
         self._reconcile = Loop("reconcile", app.measures.turning("reconcile", self._reconcile_turn), self._stopping)
         self._ingest = Loop("ingest", app.measures.turning("ingest", self._ingest_turn), self._stopping)
         self._loops = (self._submit, self._reconcile, self._ingest)
@@ -98,8 +99,8 @@ class Dispatch:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self._stopping.set()
         self._app.outbox.closing = True
+        self._stopping.set()
         for loop in self._loops:
             loop.woken.set()
         deadline = time.monotonic() + 2.0
@@ -114,24 +115,36 @@ class Dispatch:
         self._reconcile.woken.set()
 
     def _submit_turn(self) -> float:
-        self._stopping.wait(self._submitted_at + _GATHER_SECONDS - time.monotonic())
+        began = time.monotonic()
         taken, pause = submit.take_turn(self._app)
         self._submitted_at = time.monotonic()
-        self._look_at_taken(taken)
+        self._look_at_taken(taken, began, more=not pause)
         if pause:  # else there is more to be submitted first
             wanted.end_in_vain(self._app)
         return pause
 
-    def _look_at_taken(self, taken: int) -> None:
-        """Has the other loop look at what Slurm took: once there is no more to be submitted, or after a while."""
-        moment = time.monotonic()
-        if self._unseen_since is None:
-            self._unseen_since = moment if taken else None
-        elif not taken or moment - self._unseen_since > _UNSEEN_SECONDS:
-            self._unseen_since = None
-            if self._rests:  # once, however many turns there are until it has looked
-                self._pause, self._rests = 0.0, False
-                self._reconcile.woken.set()
+    def _gathering(self, turn: Callable[[], float]) -> Callable[[], float]:
+        """``turn``, so long after the one before that more jobs come together; what it waits is no part of its time."""
+
+        def gathered() -> float:
+            rest = self._submitted_at + _GATHER_SECONDS - time.monotonic()
+            return 0.0 if self._stopping.wait(max(0.0, rest)) else turn()
+
+        return gathered
+
+    def _look_at_taken(self, taken: int, began: float, *, more: bool) -> None:
+        """Has the other loop look at what Slurm took: once there is no more to be submitted, or after a while.
+
+        ``began``: when the turn did that took so many; ``more``: there may be more to be submitted at once.
+        """
+        if taken and self._unseen_since is None:
+            self._unseen_since = began
+        if self._unseen_since is None or (more and time.monotonic() - self._unseen_since < _UNSEEN_SECONDS):
+            return
+        self._unseen_since = None
+        if self._rests:  # once, however many turns there are until it has looked
+            self._pause, self._rests = 0.0, False
+            self._reconcile.woken.set()
 
     def _reconcile_turn(self) -> float:
         """One cycle; the pause grows while nothing moves, up to the polite limit."""

@@ -40,7 +40,11 @@ class Subscription:
     def notify(self, change: Change) -> None:
         """Takes a change, from any thread."""
         if self.job_id is None or self.job_id == change.job_id:
-            self._loop.call_soon_threadsafe(self._add, change)
+            try:
+                self._loop.call_soon_threadsafe(self._add, change)
+            except RuntimeError:
+                if not self._loop.is_closed():
+                    raise  # else the server has ended, and with it whoever listened
 
     def _add(self, change: Change) -> None:
         self.told_at = time.monotonic()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import Condition
 
-from lockstep_service.database import Database
+from sqlalchemy.exc import IntegrityError
+
+from lockstep_service.database import UNSTORABLE, Database
 from lockstep_service.jobs import repository
 from lockstep_service.tables import JobRow
 
@@ -16,7 +18,7 @@ class _New:
     """A job whose request waits for it to be stored."""
 
     row: JobRow
-    stored: bool = False
+    done: bool = False
     error: BaseException | None = None
 
 
@@ -25,34 +27,49 @@ class Intake:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._turn = Lock()
-        self._gate = Lock()
+        self._changed = Condition()
         self._waiting: list[_New] = []
+        self._storing = False
 
     def add(self, row: JobRow) -> None:
-        """Returns when the job is stored to stay. Raises what kept it, and no other, from being stored."""
+        """Returns when the job is stored to stay. Raises what kept it from being stored, or left that unknown."""
         mine = _New(row)
-        with self._gate:
+        batch: list[_New] = []
+        with self._changed:
             self._waiting.append(mine)
-        with self._turn:
-            if not mine.stored and mine.error is None:
-                with self._gate:
-                    batch, self._waiting = self._waiting, []
+            while self._storing and not mine.done:
+                self._changed.wait()
+            if not mine.done:
+                batch, self._waiting, self._storing = self._waiting, [], True
+        if batch:
+            try:
                 self._store(batch)
+            finally:
+                with self._changed:
+                    self._storing = False
+                    self._changed.notify_all()
         if mine.error is not None:
             raise mine.error
 
     def _store(self, batch: Sequence[_New]) -> None:
+        """Has every job of the batch ``done``, with its error where it is not stored."""
+        # In one order, so that two processes with the same keys do not wait for each other.
+        batch = sorted(batch, key=lambda new: new.row.idempotency_key or "")
+        error = self._insert(batch)
+        if isinstance(error, (IntegrityError, *UNSTORABLE)) and len(batch) > 1:
+            for new in batch:  # it is one job's fault, and each on its own tells whose
+                new.error = self._insert([new])
+        else:
+            for new in batch:
+                new.error = error
+        for new in batch:
+            new.done = True
+
+    def _insert(self, batch: Sequence[_New]) -> BaseException | None:
+        """Stores them all or none; what went wrong."""
         try:
             with self._database.writing() as session:
                 repository.insert_new(session, [new.row for new in batch])
         except BaseException as error:
-            if len(batch) > 1 and isinstance(error, Exception):
-                for new in batch:  # which of them it was, each on its own tells
-                    self._store([new])
-            else:
-                for new in batch:
-                    new.error = error
-        else:
-            for new in batch:
-                new.stored = True
+            return error
+        return None

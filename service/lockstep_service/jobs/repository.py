@@ -372,7 +372,7 @@ def add(session: Session, row: JobRow) -> None:
 def insert_new(session: Session, rows: Sequence[JobRow]) -> None:
     """The same for many at once, none of which has an attempt; the rows stay outside of the session."""
     # Not as objects of the session, which does with each far more than it takes to store it.
-    session.connection().execute(_INSERT, [complete(row) for row in rows])
+    session.connection().execute(_INSERT, [_values_of(row) for row in rows])
     for row in rows:
         timeline.begun(session, row)
         told(session, Change(row.id, "job"))
@@ -382,7 +382,7 @@ _INSERT: Final = insert(JobRow)
 _COLUMNS: Final = tuple(JobRow.__table__.columns)
 
 
-def complete(row: JobRow) -> dict[str, Any]:
+def _values_of(row: JobRow) -> dict[str, Any]:
     """The values of all columns; those that were not given are what a new job has, in the row as well."""
     for column in _COLUMNS:
         if getattr(row, column.key) is None and column.default is not None:

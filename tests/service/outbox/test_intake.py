@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lockstep_service.boundary import Application
 from lockstep_service.jobs import repository
@@ -63,6 +63,40 @@ def test_those_that_wait_go_in_together_and_a_refused_one_alone_stays_out(
     with app.database.reading() as session:
         stored = {one.id for one in repository.newest(session, 10, None)}
     assert stored == {one.id for one in rows} - set(failed)
+
+
+def test_a_database_that_is_away_is_asked_once_for_all_that_wait(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+    gate = threading.Event()
+
+    def away(_session: Any, rows: list[JobRow]) -> None:
+        tries.append(len(rows))
+        gate.wait(30)
+        raise OperationalError("INSERT", {}, Exception("the server closed the connection"))
+
+    monkeypatch.setattr(repository, "insert_new", away)
+    failed: list[str] = []
+
+    def add(one: JobRow) -> None:
+        try:
+            app.intake.add(one)
+        except OperationalError:
+            failed.append(one.id)
+
+    rows = [row() for _ in range(4)]
+    threads = [threading.Thread(target=add, args=(one,)) for one in rows]
+    threads[0].start()
+    until(lambda: tries == [1])
+    for thread in threads[1:]:
+        thread.start()
+    until(lambda: len(app.intake._waiting) == 3)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert tries == [1, 3]
+    assert sorted(failed) == sorted(one.id for one in rows)
 
 
 def test_a_job_is_answered_as_it_is_stored(api: TestClient, app: Application, spec: Json) -> None:
