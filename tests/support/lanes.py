@@ -1,8 +1,8 @@
 """Two lanes of tests side by side: those on this machine's Slurms, which mostly wait, and those that mostly compute.
 
-``make test`` runs pytest with two workers. One takes every test that brings up a Slurm, ranks or a browser on this
-machine, in their order; the other all the rest, at a lower priority, in the time that the first leaves. So nothing that
-is started once for a session is started twice, and no two tests use a cluster at the same time.
+``make test`` runs pytest with two workers. One takes every test that brings up a Slurm or a browser on this machine, in
+their order; the other all the rest, at a lower priority, in the time that the first leaves. So nothing that is started
+once for a session is started twice, and no two tests use a cluster at the same time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-COMPUTING = tuple(f"tests/{part}/" for part in ("emulated", "job", "placement", "service", "site", "support", "tools"))
-"""The emulated machine computes for two sockets, and has a Slurm of its own."""
+COMPUTING = tuple(
+    f"tests/{part}/"
+    for part in ("emulated", "horovod", "job", "placement", "service", "site", "support", "tools", "worker")
+)
+"""The emulated machine computes for two sockets, and has a Slurm of its own; ranks that no Slurm starts compute too."""
 EXCEPT = ("tests/job/test_script.py", "tests/placement/test_slurm_node.py")
 """They ask for the session's Slurm."""
-AGAIN = ("tests/emulated/", "tests/service/test_hardening_slow.py")
+AGAIN = ("tests/emulated/", "tests/service/test_hardening_slow.py", "tests/worker/")
 """Of the computing lane: what has deadlines of seconds, as most of the other lane has."""
+SHARED = frozenset({"cluster", "one_node", "hosts", "second_cluster", "own_clusters", "chromium"})
+"""Fixtures that the other lane alone may ask for."""
 _NICENESS = 5
 
 
@@ -51,6 +56,12 @@ class Lanes:
 
         The end of the tests names these and shows what failed; each is worth a look. By itself a test is run once.
         """
+        for item in items:
+            asked = SHARED.intersection(getattr(item, "fixturenames", ()))
+            if asked and lane(item.nodeid) == "computing":
+                raise pytest.UsageError(
+                    f"{item.nodeid} asks for {', '.join(asked)}, which the other lane brings up: see support/lanes.py"
+                )
         if "PYTEST_XDIST_WORKER" in os.environ:
             for item in items:
                 if lane(item.nodeid) == "waiting" or item.nodeid.startswith(AGAIN):

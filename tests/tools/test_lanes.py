@@ -1,24 +1,30 @@
-"""The two lanes of ``make test``: every folder of tests is in one, and none that shares a cluster is in the other."""
+"""The two lanes of ``make test``: which test is in which, and that none brings up what is the other's."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
-from support.lanes import COMPUTING, lane
+import pytest
+
+from support.lanes import AGAIN, COMPUTING, EXCEPT, Lanes, lane
 
 TESTS = Path(__file__).parents[1]
-SHARED = re.compile(r"def \w+\([^)]*\b(cluster|one_node|hosts|second_cluster|chromium): ")
 
 
-def test_what_computes_is_there_and_brings_up_nothing_that_is_shared() -> None:
-    for folder in COMPUTING:
-        files = sorted((TESTS.parent / folder).rglob("test_*.py"))
-        assert files or folder == "tests/support/", folder
-        for file in files:
-            if lane(str(file.relative_to(TESTS.parent))) == "computing":
-                found = SHARED.search(file.read_text(encoding="utf-8"))
-                assert found is None, f"{file}: {found} asks for what the other lane brings up"
+def test_what_computes_is_there() -> None:
+    for name in (*COMPUTING, *EXCEPT, *AGAIN):
+        assert (TESTS.parent / name).exists(), name
+
+
+def test_what_computes_may_not_ask_for_what_the_other_lane_brings_up() -> None:
+    item = SimpleNamespace(nodeid="tests/site/test_site.py::test_x", fixturenames=["tmp_path", "cluster"])
+    with pytest.raises(pytest.UsageError, match="test_x asks for cluster"):
+        Lanes().pytest_collection_modifyitems([cast("pytest.Item", item)])
+    item.nodeid = "tests/end_to_end/test_x.py::test_x"
+    item.add_marker = lambda _marker: None
+    Lanes().pytest_collection_modifyitems([cast("pytest.Item", item)])
 
 
 def test_a_test_is_in_the_lane_of_its_folder() -> None:
