@@ -249,28 +249,31 @@ class Run:
         return self.service.ended + sum(number for what, number in tries.items() if what.startswith("5"))
 
     def _limit(self, fault: Fault) -> None:
+        before = self.controller.refused
         self.controller.limit(self.form.limit)
         try:
-            self.gate.more(self.form.burst)
-            self._until(fault)
+            self._until(fault, lambda: self.controller.refused > before)
         finally:
             self.controller.limit(None)
 
     def _full_table(self, fault: Fault) -> None:
+        before = self.controller.turned_away
         self.controller.terminate()
         self.controller.start(most_jobs=self.form.limit)
         try:
-            self.gate.more(self.form.burst)
-            self._until(fault)
+            self._until(fault, lambda: self.controller.turned_away > before)
         finally:
             self.controller.terminate()
             self.controller.start()
         self.happened.terminations += 2
         self.happened.full_tables += 1
 
-    def _until(self, fault: Fault) -> None:
-        """Returns when the part of the run is done at which the fault ends."""
-        while self.progress() < fault.until and not self.over.is_set():
+    def _until(self, fault: Fault, met: Callable[[], bool]) -> None:
+        """Lets more come, until the part of the run is done at which the fault ends, and a submit has ``met`` it."""
+        self.gate.more(self.form.burst)
+        while not self.over.is_set() and (self.progress() < fault.until or not met()):
+            if self.progress() >= fault.until:
+                self.gate.more(self.form.burst)
             time.sleep(0.1)
 
 

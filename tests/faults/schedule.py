@@ -12,6 +12,8 @@ SIGSTOP for it, so that submits time out and yet happen. ``disk``: no byte is le
 of queued jobs by Slurm's accounting policy. ``full table``: slurmctld is started again with so small a MaxJobCount."""
 FIRST, LAST = 0.03, 0.75
 """The part of the run in which faults begin: before there is nothing to hurt, after all has been submitted."""
+REFUSING: tuple[Kind, ...] = ("limit", "full table")
+"""They come in the first half: behind many bursts nothing might be left to be refused."""
 WITH_A_KILL = frozenset({"stop", "terminate", "disk"})
 KILL_WITHIN = 1.5
 """Seconds after its moment, within which a kill comes: a thousand events of the service later, or none."""
@@ -72,6 +74,8 @@ def schedule(seed: int, form: Form, *, message_timeout: float) -> Schedule:
     kinds += ["stop"] * form.stops
     kinds += ["disk", "limit", "full table"]
     chance.shuffle(kinds)
+    while max(kinds.index(kind) for kind in REFUSING) > len(kinds) // 2:
+        chance.shuffle(kinds)
     slot = (LAST - FIRST) / len(kinds)
     surroundings = []
     for number, kind in enumerate(kinds):
