@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +61,11 @@ class Served:
 
     def open_sockets(self) -> int:
         """How many sockets the service holds."""
-        found = Path(f"/proc/{self.pid}/fd").iterdir()
-        return sum(os.readlink(one).startswith("socket:") for one in found)  # noqa: PTH115 - no path
+        count = 0
+        for one in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed in this moment
+                count += os.readlink(one).startswith("socket:")  # noqa: PTH115 - no path
+        return count
 
     def memory(self, what: str) -> int:
         """Bytes of the process's memory, by a name of /proc/PID/status."""
