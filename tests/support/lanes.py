@@ -24,6 +24,8 @@ EXCEPT = ("tests/job/test_script.py", "tests/placement/test_slurm_node.py")
 """They ask for the session's Slurm."""
 AGAIN = ("tests/emulated/", "tests/service/test_hardening_slow.py", "tests/worker/")
 """Of the computing lane: what has deadlines of seconds, as most of the other lane has."""
+ONCE = ("tests/worker/gradients/",)
+"""Never run again: a race between threads or ranks that is lost once is a fault, whatever the second run says."""
 SHARED = frozenset({"cluster", "one_node", "hosts", "second_cluster", "own_clusters", "chromium"})
 """Fixtures that the other lane alone may ask for."""
 _NICENESS = 5
@@ -32,6 +34,11 @@ _NICENESS = 5
 def lane(nodeid: str) -> str:
     """Which lane a test runs in, by its node id."""
     return "computing" if nodeid.startswith(COMPUTING) and not nodeid.startswith(EXCEPT) else "waiting"
+
+
+def again(nodeid: str) -> bool:
+    """Whether a test that fails beside the other lane is run once more."""
+    return (lane(nodeid) == "waiting" or nodeid.startswith(AGAIN)) and not nodeid.startswith(ONCE)
 
 
 class Lanes:
@@ -64,7 +71,7 @@ class Lanes:
                 )
         if "PYTEST_XDIST_WORKER" in os.environ:
             for item in items:
-                if lane(item.nodeid) == "waiting" or item.nodeid.startswith(AGAIN):
+                if again(item.nodeid):
                     item.add_marker(pytest.mark.flaky(reruns=1))
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -8,13 +8,13 @@ from typing import cast
 
 import pytest
 
-from support.lanes import AGAIN, COMPUTING, EXCEPT, Lanes, lane
+from support.lanes import AGAIN, COMPUTING, EXCEPT, ONCE, Lanes, again, lane
 
 TESTS = Path(__file__).parents[1]
 
 
 def test_what_computes_is_there() -> None:
-    for name in (*COMPUTING, *EXCEPT, *AGAIN):
+    for name in (*COMPUTING, *EXCEPT, *AGAIN, *ONCE):
         assert (TESTS.parent / name).exists(), name
 
 
@@ -31,3 +31,10 @@ def test_a_test_is_in_the_lane_of_its_folder() -> None:
     assert lane("tests/placement/test_plan.py::test_x[a]") == "computing"
     assert lane("tests/job/test_script.py::test_x") == "waiting"
     assert lane("tests/end_to_end/test_hosts.py::test_x") == "waiting"
+
+
+def test_what_races_is_not_run_again() -> None:
+    assert again("tests/worker/test_births.py::test_x")
+    assert again("tests/end_to_end/test_hosts.py::test_x")
+    assert not again("tests/worker/gradients/test_gradients.py::test_two_ranks[sleeps]")
+    assert not again("tests/placement/test_plan.py::test_x")
