@@ -8,6 +8,7 @@ sleeps between two looks.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -121,9 +122,9 @@ class Exchange:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        births.register("exchange")
-        go_to_own_cpus()
         try:
+            births.register("exchange")
+            go_to_own_cpus()
             while self._turn():
                 pass
         except BaseException as error:  # the training has to raise it, whatever it is
@@ -195,4 +196,8 @@ def go_to_own_cpus() -> None:
     """Moves the calling thread where the placement has it: it is born with the mask of the one that makes it."""
     given = next((os.environ[name] for name in CPUS if os.environ.get(name)), "")
     if given and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(cpu) for cpu in given.split(",")})
+        try:
+            os.sched_setaffinity(0, {int(cpu) for cpu in given.split(",")})
+        except (OSError, ValueError) as error:  # CPUs that this job has not: slower, and no reason to fail
+            print(f"lockstep: the exchange thread stays where it is, it cannot go to CPUs {given}: {error}",
+                  file=sys.stderr)  # fmt: skip
