@@ -7,7 +7,8 @@ its own gradient; whoever touches it first does its update, together with all ot
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lockstep_worker.gradients import guards
 from lockstep_worker.gradients.entry import Entry
+from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.reducer import Reducer, Slot
 
 SEPARABLE = {
@@ -36,8 +38,12 @@ class Deferral:
         """By the parameter's id."""
         self._groups: list[dict[str, Any]] = []
         self._group_of: dict[int, int] = {}
-        self._entry = Entry(self.complete)
+        self._zeros: dict[int, Tensor] = {}
+        """By the parameter's id: what ``replace_gradient`` has put in the gradient's place."""
+        self._entry = Entry(self.complete, self._all_touched)
         self._lock = threading.RLock()
+        self._applying = False
+        self._error: BaseException | None = None
 
     @property
     def pending(self) -> bool:
@@ -50,6 +56,7 @@ class Deferral:
         self._groups = [{name: _copy(value) for name, value in group.items() if name != "params"} for group in groups]
         self._group_of = {id(one): index for index, group in enumerate(groups) for one in group["params"]}
         self._pending = {id(slot.parameter): slot for slot in self._reducer.slots}
+        self._zeros.clear()
         self._reducer.sealed = True
         for slot in self._reducer.slots:
             guards.guard(slot.parameter, self._touched)
@@ -57,8 +64,12 @@ class Deferral:
         self._entry.watch(slot.parameter for slot in self._reducer.slots)
 
     def complete(self, seconds: float | None = None) -> None:
-        """Does all of the update that is not done; sleeps until its gradients are there (``TimeoutError``)."""
+        """Does all of the update that is not done; sleeps until its gradients are there (``TimeoutError``).
+
+        Raises ``GradientError`` from what went wrong in an update before: it can be neither repeated nor left out.
+        """
         with self._lock:
+            self._raise()
             if self._reducer.sealed:
                 if self._pending:
                     self._reducer.wait(list(self._pending.values()), seconds)
@@ -66,39 +77,109 @@ class Deferral:
                 self._entry.leave()
                 self._reducer.end()
 
+    def abandon(self) -> None:
+        """Ordinary parameters again, whatever was not done: nothing can be any more."""
+        self._entry.leave()
+        for slot in self._pending.values():
+            guards.release(slot.parameter)
+        self._pending.clear()
+
     def replace_gradient(self, *, by_zeros: bool) -> None:
         """Takes the gradients on their way out of sight, as ``zero_grad`` has to: their buffers are not touched."""
         with self._lock, guards.untouched():
             for slot in self._pending.values():
                 if slot.parameter.grad is not None:
-                    slot.parameter.grad = torch.zeros_like(slot.parameter) if by_zeros else None
+                    zeros = torch.zeros_like(slot.parameter) if by_zeros else None
+                    slot.parameter.grad = zeros
+                    if zeros is not None:
+                        self._zeros[id(slot.parameter)] = zeros
 
     def _touched(self, parameter: Tensor) -> None:
+        self._all_touched([parameter])
+
+    def _all_touched(self, parameters: Sequence[Tensor]) -> None:
         with self._lock:
-            slot = self._pending.get(id(parameter))
-            if slot is None:
+            self._raise()
+            slots = [self._pending[id(one)] for one in parameters if id(one) in self._pending]
+            if not slots:
                 return  # another thread was here first
-            self._reducer.wait([slot])
+            self._reducer.wait(slots)
             self._apply([one for one in self._pending.values() if self._reducer.is_averaged(one)])
+            if not self._pending:
+                self._entry.leave()
 
     def _gradient_touched(self, parameter: Tensor) -> Callable[[Tensor], None]:
         return lambda _gradient: self._touched(parameter)
 
     def _apply(self, slots: list[Slot]) -> None:
-        groups: dict[int, list[Tensor]] = {}
+        """The update of these. Other threads that touch one of them wait until it is done: they stay guarded."""
+        self._applying = True
+        try:
+            with guards.untouched(), _outside_of_transforms():
+                self._compute(slots)
+        except BaseException as error:
+            self._error = error
+            raise
+        finally:
+            self._applying = False
+        for slot in slots:
+            del self._pending[id(slot.parameter)]
+            guards.release(slot.parameter)
+
+    def _compute(self, slots: list[Slot]) -> None:
+        members: dict[int, list[Tensor]] = {}
         kept: list[tuple[Slot, Tensor | None]] = []
         for slot in slots:
             parameter = slot.parameter
-            del self._pending[id(parameter)]
-            guards.release(parameter)
             used = self._reducer.settle(slot)
-            if parameter.grad is not slot.view:
-                kept.append((slot, parameter.grad))  # zeroed or replaced since step()
+            gradient = parameter.grad
+            if gradient is not slot.view:  # zeroed or replaced since step()
+                zeroed = gradient is not None and gradient is self._zeros.get(id(parameter))
+                kept.append((slot, None if zeroed and not used else gradient))
             parameter.grad = slot.view if used else None
-            groups.setdefault(self._group_of[id(parameter)], []).append(parameter)
-        self._update([{**self._groups[index], "params": parameters} for index, parameters in sorted(groups.items())])
+            members.setdefault(self._group_of[id(parameter)], []).append(parameter)
+        groups = {index: {**self._groups[index], "params": parameters} for index, parameters in sorted(members.items())}
+        self._update(list(groups.values()))
+        for index, group in groups.items():
+            _check_unchanged(self._groups[index], group)
         for slot, gradient in kept:
             slot.parameter.grad = gradient
+
+    def _raise(self) -> None:
+        if self._applying:
+            raise GradientError("an update is being computed, in this very thread: it cannot be used from within")
+        if self._error is not None:
+            raise GradientError(
+                f"an update failed before ({self._error!r}): the parameters are those of no step; close() the "
+                "optimizer, and begin from a checkpoint"
+            ) from self._error
+
+
+def _outside_of_transforms() -> AbstractContextManager[Any]:
+    """An update that is done within ``torch.func.grad`` is not a part of what is differentiated."""
+    if torch._C._functorch.peek_interpreter_stack() is None:  # noqa: SLF001 - no public way to ask
+        return nullcontext()
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    return temporarily_clear_interpreter_stack()
+
+
+def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raises ``GradientError`` where an update has written into its group: the next one would not find it there."""
+    for name, value in after.items():
+        if name == "params":
+            continue
+        old = before.get(name)
+        same = value is old or (
+            torch.equal(value, old)
+            if isinstance(value, Tensor) and isinstance(old, Tensor)
+            else name in before and bool(value == old)
+        )
+        if not same:
+            raise GradientError(
+                f"the optimizer's step() changes {name!r} of its parameter groups (from {old!r} to {value!r}), which "
+                "is lost where parameters are updated one by one: say defer=False in place of separable=True"
+            )
 
 
 def reason_against(optimizer: torch.optim.Optimizer, separable: bool | None) -> str | None:  # noqa: FBT001

@@ -1,13 +1,14 @@
-"""``Entry``: the first call, after a step, of a module that holds what is guarded: as a rule the next forward's root.
+"""``Entry``: the calls of modules, after a step and until its update is done.
 
-In training nothing waits there. Evaluation does: its fast paths ask whether an argument overrides torch's functions,
-as a guarded parameter does. So does code that reads its parameters without asking torch: TorchScript, compiled code.
+A called module touches the parameters that are its own, before its code runs: what it hands to TorchScript or to an
+extension is not read too early. Code that is opaque as a whole (TorchScript, compiled) touches all that it holds.
+So does evaluation: its fast paths ask whether an argument overrides torch's functions, as a guarded parameter does.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,23 +17,25 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 
 class Entry:
-    """Calls ``reached`` if that call is one before which none of the module's parameters may be guarded any more."""
+    """Calls ``touched`` with what a module uses, or ``reached`` where nothing may be guarded any more."""
 
-    def __init__(self, reached: Callable[[], None]) -> None:
+    def __init__(self, reached: Callable[[], None], touched: Callable[[Sequence[Tensor]], None]) -> None:
         self._reached = reached
+        self._touched = touched
+        # Where Dynamo meets the hook in a compiled module it calls it, and does not trace it.
+        self._hook: Any = torch.compiler.disable(self._called)  # type: ignore[no-untyped-call]
         self._handle: Any = None
         self._guarded: set[int] = set()
         self._holds: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
-        self._opaque: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
     def watch(self, parameters: Iterable[Tensor]) -> None:
-        """From now on, for one such call. Modules without any of them (a teacher, a metric) do not count."""
+        """From now on, until ``leave``. Modules without any of them (a teacher, a metric) do not count."""
         guarded = {id(one) for one in parameters}
         if guarded != self._guarded:
             self._guarded = guarded
             self._holds.clear()
         if self._handle is None:
-            self._handle = register_module_forward_pre_hook(self._called)
+            self._handle = register_module_forward_pre_hook(self._hook)
 
     def leave(self) -> None:
         """No more."""
@@ -41,20 +44,23 @@ class Entry:
             self._handle = None
 
     def _called(self, module: nn.Module, _arguments: Any) -> None:  # noqa: ANN401
+        if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001 - no public way to ask
+            # torch.func works on wrappers of the parameters, made from their memory: nobody sees which.
+            self._reached()
+        elif not torch.is_grad_enabled() or not module.training:
+            if self._is_holding(module):
+                self._reached()
+        else:
+            every = module.parameters() if is_opaque(module) else module._parameters.values()  # noqa: SLF001 - its own
+            own = [one for one in every if one is not None and id(one) in self._guarded]
+            if own:
+                self._touched(own)
+
+    def _is_holding(self, module: nn.Module) -> bool:
         holds = self._holds.get(module)
         if holds is None:
             holds = self._holds[module] = any(id(one) in self._guarded for one in module.parameters())
-        if not holds:
-            return
-        self.leave()
-        if not torch.is_grad_enabled() or not module.training or self._is_opaque(module):
-            self._reached()
-
-    def _is_opaque(self, module: nn.Module) -> bool:
-        known = self._opaque.get(module)
-        if known is None:
-            known = self._opaque[module] = any(is_opaque(one) for one in module.modules())
-        return known
+        return holds
 
 
 def is_opaque(module: nn.Module) -> bool:

@@ -59,7 +59,8 @@ def _guarded_class(base: type) -> type:
         f"Guarded{base.__name__}", (base,),
         {
             "__doc__": "A tensor whose value is on its way.",
-            "__torch_function__": classmethod(_torch_function),
+            # Dynamo calls it, breaks its graph there, and does not trace it.
+            "__torch_function__": classmethod(torch.compiler.disable(_torch_function)),  # type: ignore[no-untyped-call]
             "__deepcopy__": __deepcopy__,
             "__reduce_ex__": __reduce_ex__,
         },
@@ -82,10 +83,6 @@ def _torch_function(
     _touch_all(arguments)
     _touch_all(named.values())
     return function(*arguments, **named)
-
-
-# Dynamo leaves such a function alone, and breaks its graph there.
-_torch_function._torchdynamo_disable = True  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _touch_all(values: Iterable[Any]) -> None:

@@ -14,7 +14,11 @@ from lockstep_worker.gradients.plan import Measured
 
 
 class Stopwatch:
-    """Of one rank. Times of a later step take the place of those of an earlier one; a piece's duration is its least."""
+    """Of one rank. Times of a later step take the place of those of an earlier one; a piece's duration is its least.
+
+    A first use is told since the first of all in its step: a forward pass that nobody watched (an evaluation came
+    first) leaves what is known of the one before.
+    """
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -23,7 +27,9 @@ class Stopwatch:
         self._seconds: dict[int, float] = {}
         self._bytes: dict[int, int] = {}
         self._watched: dict[int, tuple[int, Tensor]] = {}
-        self._entry = Entry(self.unwatch)
+        self._entry = Entry(self.unwatch, self._all_touched)
+        self._first: float | None = None
+        """When this step's forward pass used its first parameter."""
 
     def begin(self) -> None:
         """The backward pass begins."""
@@ -35,7 +41,7 @@ class Stopwatch:
 
     def watch(self, parameters: Iterable[tuple[int, Tensor]]) -> None:
         """Notes the first use of each, as its guard tells."""
-        self._used.clear()
+        self._first = None
         for number, parameter in parameters:
             if guards.can_guard(parameter):
                 self._watched[id(parameter)] = (number, parameter)
@@ -65,15 +71,24 @@ class Stopwatch:
 
     def measured(self) -> Measured:
         """What is known by now."""
-        began = min(self._used.values(), default=0.0)
         # The large pieces alone: the others say more of a collective's own time than of the link.
         largest = max(self._bytes.values(), default=0)
         rates = [self._seconds[piece] / size for piece, size in self._bytes.items() if 2 * size >= largest > 0]
         per_byte = statistics.median(rates) if rates else 0.0
-        used = {number: at - began for number, at in self._used.items()}
-        return Measured(dict(self._released), used, per_byte)
+        return Measured(dict(self._released), dict(self._used), per_byte)
+
+    def _all_touched(self, parameters: Sequence[Tensor]) -> None:
+        for one in parameters:
+            self._touched(one)
 
     def _touched(self, parameter: Tensor) -> None:
-        number, _ = self._watched.pop(id(parameter))
-        self._used[number] = time.perf_counter()
         guards.release(parameter)
+        number, _ = self._watched.pop(id(parameter), (None, None))
+        if number is None:
+            return  # another thread was here first
+        now = time.perf_counter()
+        if self._first is None:
+            self._first = now
+        self._used[number] = now - self._first
+        if not self._watched:
+            self._entry.leave()
