@@ -8,6 +8,7 @@ to all ranks with the step's own pieces, and leads to a new plan at a point that
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,12 @@ from lockstep_worker.gradients.transport import Transport
 
 WARM_UP = 2
 """Steps with a plan that nothing was measured for: the first backward pass pays for memory and caches."""
+
+MOST_MEASUREMENTS = 4
+"""Warm-ups in which no first use is seen (an evaluation behind every step), until the order is made without."""
+
+_owners: dict[int, weakref.ref[Reducer]] = {}
+"""By the parameter's id."""
 
 
 class Slot:
@@ -76,10 +83,11 @@ class Reducer:
         self._renew_at_begin = False
         self._steps = 0
         self._adoptions = 0
+        self._measurements = 0
         self._watch = Stopwatch()
-        self._exchange = Exchange(transport)
         for one in self._parameters:
-            transport.check(one.dtype)
+            self._own(one)
+        self._exchange = Exchange(transport)
         self._hook()
 
     # -- a step, in the order of its calls ---------------------------------------------------------------------------
@@ -104,17 +112,21 @@ class Reducer:
         if not self.begun:
             self.begin()
         assert self._buffers is not None
-        for slot in self.slots:
-            if slot.ready:
-                continue
-            with guards.untouched():
-                if slot.parameter.grad is None:
+        with guards.untouched():
+            for slot in self.slots:
+                if slot.ready:
+                    self._check_kept(slot)
+                elif slot.parameter.grad is None:
                     slot.absent = True
                     self._buffers.mark_absent(slot.number)
                     slot.parameter.grad = slot.view
                     self._send(slot)
                 else:
                     self._take(slot)
+
+    def has(self, parameter: Tensor) -> bool:
+        """Whether it is one of its parameters."""
+        return any(one is parameter for one in self._parameters)
 
     def wait(self, slots: Sequence[Slot] | None = None, seconds: float | None = None) -> None:
         """Sleeps until these (None: all) are averaged, ``seconds`` at most (``TimeoutError``)."""
@@ -178,7 +190,7 @@ class Reducer:
         """
         if self._wanted_by <= 0:
             return
-        if agreed or self._wanted_by == 1.0:
+        if agreed or self._wanted_by > 1 - 0.5 / self.transport.size:  # all of them, up to rounding
             known = set(self._by_number)
             plan = self._agree()
             late = [number for number in plan.sequence if number not in known]
@@ -205,7 +217,7 @@ class Reducer:
     def add(self, named: Sequence[tuple[str, Tensor]]) -> None:
         """Further parameters, from the next step on; every rank has to add the same."""
         for name, parameter in named:
-            self.transport.check(parameter.dtype)
+            self._own(parameter)
             self._names.append(name)
             self._parameters.append(parameter)
         self._renew_at_begin = True
@@ -218,6 +230,8 @@ class Reducer:
         for pieces that it will not send.
         """
         seconds = min(seconds, 0.5) if self.begun else seconds
+        for one in self._parameters:
+            _owners.pop(id(one), None)
         self._watch.unwatch()
         for slot in self.slots:
             guards.release(slot.view)
@@ -226,6 +240,18 @@ class Reducer:
                 handle.remove()
         self._handles.clear()
         return self._exchange.close(seconds)
+
+    def _own(self, parameter: Tensor) -> None:
+        """Raises ``GradientError`` if it cannot be exchanged, or is by another optimizer."""
+        self.transport.check(parameter.dtype)
+        known = _owners.get(id(parameter))
+        other = None if known is None else known()
+        if other is not None and other is not self and other.has(parameter):
+            raise GradientError(
+                f"a parameter of shape {tuple(parameter.shape)} is in another DistributedOptimizer already; close() "
+                "that one first"
+            )
+        _owners[id(parameter)] = weakref.ref(self)
 
     def _requires(self) -> list[bool]:
         with guards.untouched():
@@ -242,19 +268,30 @@ class Reducer:
         facts = self.transport.gather({"parameters": described, "requires": self._told, **self._asked})
         for rank, other in enumerate(facts):
             _compare(facts[0], other, rank)
-        plan = None
+        wanted = [number for number in range(len(described)) if any(other["requires"][number] for other in facts)]
+        if not wanted:
+            raise GradientError("no parameter of the optimizer requires a gradient on any rank")
+        told: dict[str, Any] = {}
+        failed = None
         if self.transport.rank == 0:
-            wanted = [number for number in range(len(described)) if any(other["requires"][number] for other in facts)]
-            if not wanted:
-                raise GradientError("no parameter of the optimizer requires a gradient on any rank")
-            sizes = [size_of(one) for one in self._parameters]
-            number = self._adoptions
-            limit, credit = self._asked["piece_bytes"], self._asked["credit"]
-            if self._steps >= WARM_UP and self.plan is not None and set(wanted) == set(self._by_number):
-                plan = measured_plan(number, sizes, wanted, limit, credit, measured=self._watch.measured())
-            else:
-                plan = first_plan(number, sizes, wanted, limit, credit)
-        return Plan.from_json(self.transport.gather(plan and plan.as_json())[0])
+            try:
+                told = {"plan": self._make(wanted).as_json()}
+            except Exception as error:  # told to the others, which wait for the plan
+                told, failed = {"error": repr(error)}, error
+        found = self.transport.gather(told)[0]
+        if "error" in found:
+            raise GradientError(f"rank 0 has made no plan: {found['error']}") from failed
+        return Plan.from_json(found["plan"])
+
+    def _make(self, wanted: Sequence[int]) -> Plan:
+        sizes = [size_of(one) for one in self._parameters]
+        limit, credit = self._asked["piece_bytes"], self._asked["credit"]
+        if self._steps >= WARM_UP and self.plan is not None and set(wanted) == set(self._by_number):
+            self._measurements += 1
+            measured = self._watch.measured()
+            if measured.used or self._measurements == MOST_MEASUREMENTS:
+                return measured_plan(self._adoptions, sizes, wanted, limit, credit, measured=measured)
+        return first_plan(self._adoptions, sizes, wanted, limit, credit)
 
     def _adopt(self, plan: Plan) -> None:
         sizes = [size_of(one) for one in self._parameters]
@@ -336,6 +373,13 @@ class Reducer:
         slot.ready = True
         guards.guard(slot.view, self._too_early)
         self._exchange.ready(slot.parts)
+
+    def _check_kept(self, slot: Slot) -> None:
+        if slot.parameter.grad is not slot.view:
+            raise GradientError(
+                f"the gradient of {self._names[slot.number]} was replaced between backward() and step(), while it is "
+                "exchanged; call optimizer.synchronize() first, and step() within `with optimizer.skip_synchronize():`"
+            )
 
     def _too_early(self, _gradient: Tensor) -> None:
         raise GradientError(
