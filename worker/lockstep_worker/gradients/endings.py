@@ -12,8 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 AT_EXIT = 30.0
 """Seconds that the end of a process waits for an update that is on its way; a rank that failed must not stay."""
@@ -22,6 +21,9 @@ AT_EXIT = 30.0
 class Ending(Protocol):
     """What has something to complete."""
 
+    carried_by: str | None
+    """The module that carries it, ``horovod.torch`` or ``torch.distributed``; None: any may."""
+
     def complete(self, seconds: float | None = None) -> None:
         """Completes it."""
 
@@ -29,18 +31,19 @@ class Ending(Protocol):
         """Completes it, and ends for good."""
 
 
+Function = Callable[..., Any]
 _live: weakref.WeakSet[Ending] = weakref.WeakSet()
-_watched: set[str] = set()
+_watched: set[tuple[str, str]] = set()
 
 
 def register(one: Ending) -> None:
     """It will be completed in time, as long as it lives."""
     if not _watched:
-        _watched.add("exit")
+        _watched.add(("", "exit"))
         atexit.register(_close_all)
         os.register_at_fork(before=complete_all)
-    _wrap("horovod.torch", "shutdown")
-    _wrap("torch.distributed", "destroy_process_group")
+    wrap("horovod.torch", "shutdown", _ending("horovod.torch"))
+    wrap("torch.distributed", "destroy_process_group", _ending("torch.distributed"))
     _live.add(one)
 
 
@@ -50,8 +53,24 @@ def complete_all() -> None:
         one.complete()
 
 
-def _close_all() -> None:
+def wrap(module_name: str, name: str, around: Callable[[Function], Function]) -> None:
+    """Puts ``around(function)`` in the place of a module's function, once, wherever it was imported to by now."""
+    module = sys.modules.get(module_name)
+    if module is None or (module_name, name) in _watched or not hasattr(module, name):
+        return
+    _watched.add((module_name, name))
+    plain: Function = getattr(module, name)
+    wrapped = around(plain)
+    for other in list(sys.modules.values()):
+        names = getattr(other, "__dict__", {})
+        for known in [known for known, value in list(names.items()) if value is plain]:
+            names[known] = wrapped
+
+
+def _close_all(carrier: str | None = None) -> None:
     for one in list(_live):
+        if carrier is not None and one.carried_by not in (None, carrier):
+            continue
         try:
             one.close()
         except Exception as error:  # of a rank that ends anyway; its own error has been told
@@ -59,17 +78,24 @@ def _close_all() -> None:
         _live.discard(one)
 
 
-def _wrap(module_name: str, name: str) -> None:
-    """Has everything closed before this function of a module runs, if the module was imported."""
-    module: ModuleType | None = sys.modules.get(module_name)
-    if module is None or module_name in _watched or not hasattr(module, name):
-        return
-    _watched.add(module_name)
-    ends: Callable[..., object] = getattr(module, name)
+def _ending(carrier: str) -> Callable[[Function], Function]:
+    """Has everything that is carried by this module closed before it ends."""
 
-    @functools.wraps(ends)
-    def wrapped(*arguments: object, **named: object) -> object:
-        _close_all()
-        return ends(*arguments, **named)
+    def around(ends: Function) -> Function:
+        @functools.wraps(ends)
+        def wrapped(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+            if _is_whole(arguments[0] if arguments else named.get("group")):
+                _close_all(carrier)
+            return ends(*arguments, **named)
 
-    setattr(module, name, wrapped)
+        return wrapped
+
+    return around
+
+
+def _is_whole(group: object) -> bool:
+    """Whether it is all of the ranks, and not a group that somebody else made."""
+    if group is None:
+        return True
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and group is distributed.group.WORLD

@@ -6,8 +6,10 @@ does: schedulers, ``isinstance`` and checkpoints see the optimizer they know.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim import optimizer as torch_optimizer
 
 from lockstep_worker.gradients import deferral, endings, guards
 from lockstep_worker.gradients.deferral import Deferral
@@ -78,7 +81,7 @@ class DistributedOptimizer(Optimizer):
             against = "max_grad_norm needs every gradient before any update"
         if carrier.size == 1:
             against = "there is one rank"
-        own = _Own(max_grad_norm, against)
+        own = _Own(max_grad_norm, against, getattr(carrier, "carried_by", None))
         self.__dict__[_OWN] = own
         if carrier.size > 1:
             own.reducer = Reducer(
@@ -93,6 +96,7 @@ class DistributedOptimizer(Optimizer):
             )
             own.deferral = Deferral(own.reducer, self._update)
             endings.register(own)
+            endings.wrap("horovod.torch", "broadcast_optimizer_state", _by_itself)
             if defer and against is not None and carrier.rank == 0:
                 print(
                     f"lockstep: updates are not deferred, their communication overlaps with the backward pass only: "
@@ -126,10 +130,13 @@ class DistributedOptimizer(Optimizer):
         Deferred, it returns at once, and every parameter is updated when it is used next.
         """
         own = self._own
+        if own.by_itself:
+            return _plain_step(type(self))(self)
         if own.closed:
             raise GradientError(
                 "the exchange was closed, by close() or with what carries it; no step is averaged any more"
             )
+        own.complete()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -144,10 +151,11 @@ class DistributedOptimizer(Optimizer):
             if self._can_defer():
                 assert own.reducer is not None
                 assert own.deferral is not None
-                own.complete()
+                own.complete()  # a closure may have used what it left
                 own.reducer.flush()
                 if not any(one.grad is not None for one in own.reducer.unplanned()):
                     own.deferral.seal(self.param_groups)
+                    own.synchronized = False
                     return loss
                 self.synchronize()
             else:
@@ -215,7 +223,7 @@ class DistributedOptimizer(Optimizer):
     def state(self) -> Any:  # noqa: ANN401 - as torch's
         """The state per parameter, complete."""
         own = self.__dict__.get(_OWN)
-        if own is not None and not own.updating:
+        if own is not None and own.updating != threading.get_ident():
             own.complete()
         return self.__dict__["state"]
 
@@ -261,13 +269,15 @@ class DistributedOptimizer(Optimizer):
             # Hooks around step() want to see a step; a scaler hands its scale over in attributes for one call.
             and not self._optimizer_step_pre_hooks
             and not self._optimizer_step_post_hooks
+            and not torch_optimizer._global_optimizer_pre_hooks  # noqa: SLF001 - no public way to ask
+            and not torch_optimizer._global_optimizer_post_hooks  # noqa: SLF001
             and not hasattr(self, "grad_scale")
         )
 
     def _update(self, groups: list[dict[str, Any]]) -> None:
         """The mathematics of the given optimizer on these groups alone."""
         own = self._own
-        own.updating = True
+        own.updating = threading.get_ident()
         kept, self.param_groups = self.param_groups, groups
         try:
             # Wherever in a forward pass a parameter was touched: an update is not computed as that pass is.
@@ -275,20 +285,24 @@ class DistributedOptimizer(Optimizer):
                 _plain_step(type(self))(self)
         finally:
             self.param_groups = kept
-            own.updating = False
+            own.updating = None
 
 
 class _Own:
     """What is ours in the optimizer, under one name of its ``__dict__``."""
 
-    def __init__(self, max_grad_norm: float | None, against: str | None) -> None:
+    def __init__(self, max_grad_norm: float | None, against: str | None, carried_by: str | None) -> None:
         self.max_grad_norm = max_grad_norm
         self.against = against
+        self.carried_by = carried_by
         self.reducer: Reducer | None = None
         self.deferral: Deferral | None = None
         self.synchronized = False
         self.should_synchronize = True
-        self.updating = False
+        self.updating: int | None = None
+        """The thread that computes an update."""
+        self.by_itself = False
+        """Whether ``step()`` is this rank's own, for the time being."""
         self.closed = False
 
     def complete(self, seconds: float | None = None) -> None:
@@ -296,11 +310,14 @@ class _Own:
             self.deferral.complete(seconds)
 
     def close(self, seconds: float = endings.AT_EXIT) -> None:
-        self.complete(seconds)
-        if self.reducer is not None:
-            self.reducer.close(seconds)
-            self.reducer = self.deferral = None
-            self.closed = True
+        try:
+            self.complete(seconds)
+        finally:
+            if self.reducer is not None and self.deferral is not None:
+                self.deferral.abandon()
+                self.reducer.close(seconds)
+                self.reducer = self.deferral = None
+                self.closed = True
 
 
 def names_of(optimizer: Optimizer, named_parameters: Iterable[tuple[str, Tensor]] | None) -> list[tuple[str, Tensor]]:
@@ -322,6 +339,41 @@ def names_of(optimizer: Optimizer, named_parameters: Iterable[tuple[str, Tensor]
     if unnamed:
         raise GradientError(f"parameters of the optimizer are not in named_parameters; their shapes: {unnamed}")
     return [(known[id(one)], one) for one in every]
+
+
+def _by_itself(broadcast: Callable[..., Any]) -> Callable[..., Any]:
+    """Horovod's ``broadcast_optimizer_state`` on an optimizer of ours.
+
+    A rank without any state makes one by a step on gradients of zeros, which is to be its own: the others may have a
+    state. Where they have, what that step does to parameters (weight decay) is taken back, since they do not do it.
+    """
+
+    @functools.wraps(broadcast)
+    def wrapped(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        optimizer: Any = arguments[0] if arguments else named.get("optimizer")
+        own: _Own | None = getattr(optimizer, "__dict__", {}).get(_OWN)
+        if own is None or own.reducer is None:
+            return broadcast(*arguments, **named)
+        own.complete()
+        if own.reducer.begun:
+            raise GradientError("broadcast_optimizer_state() between backward() and step(): gradients are exchanged")
+        empty = not optimizer.state
+        own.by_itself = True
+        every = [one for group in optimizer.param_groups for one in group["params"]] if empty else []
+        before = [(one, one.grad, one.detach().clone()) for one in every]
+        alike = True
+        try:
+            alike = all(own.reducer.transport.gather(empty))
+            return broadcast(*arguments, **named)
+        finally:
+            own.by_itself = False
+            with torch.no_grad():
+                for one, gradient, value in before:
+                    one.grad = gradient
+                    if not alike:
+                        one.copy_(value)
+
+    return wrapped
 
 
 def _plain_step(made: type) -> Callable[[Any], Any]:

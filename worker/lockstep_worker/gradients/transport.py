@@ -48,6 +48,7 @@ class HorovodTransport:
     """Over Horovod's global process set. ``name`` tells it from other users of Horovod in this process."""
 
     calls_back = False
+    carried_by = "horovod.torch"
 
     def __init__(self, name: str) -> None:
         import horovod.torch as hvd
@@ -96,6 +97,7 @@ class GlooTransport:
     """Over a process group of its own. To make one is a collective of all ranks (``torch.distributed.new_group``)."""
 
     calls_back = True
+    carried_by = "torch.distributed"
 
     def __init__(self, name: str) -> None:  # noqa: ARG002 - the group is its name
         import torch.distributed as dist
