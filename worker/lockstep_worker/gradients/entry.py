@@ -2,7 +2,8 @@
 
 A called module touches the parameters that are its own, before its code runs: what it hands to TorchScript or to an
 extension is not read too early. Code that is opaque as a whole (TorchScript, compiled) touches all that it holds.
-So does evaluation: its fast paths ask whether an argument overrides torch's functions, as a guarded parameter does.
+So does what runs in evaluation or without gradients, whose fast paths ask whether an argument overrides torch's
+functions, as a guarded parameter does; if the root of a forward pass does so, everything is completed there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ class Entry:
         self._hook: Any = torch.compiler.disable(self._called)  # type: ignore[no-untyped-call]
         self._handle: Any = None
         self._guarded: set[int] = set()
+        self._entered = False
+        """Whether a module that holds any of them was called: the root of a forward pass."""
         self._holds: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
     def watch(self, parameters: Iterable[Tensor]) -> None:
         """From now on, until ``leave``. Modules without any of them (a teacher, a metric) do not count."""
+        self._entered = False
         guarded = {id(one) for one in parameters}
         if guarded != self._guarded:
             self._guarded = guarded
@@ -47,14 +51,18 @@ class Entry:
         if torch._C._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001 - no public way to ask
             # torch.func works on wrappers of the parameters, made from their memory: nobody sees which.
             self._reached()
-        elif not torch.is_grad_enabled() or not module.training:
-            if self._is_holding(module):
-                self._reached()
-        else:
-            every = module.parameters() if is_opaque(module) else module._parameters.values()  # noqa: SLF001 - its own
-            own = [one for one in every if one is not None and id(one) in self._guarded]
-            if own:
-                self._touched(own)
+            return
+        whole = not torch.is_grad_enabled() or not module.training
+        if (whole or not self._entered) and not self._is_holding(module):
+            return
+        if whole and not self._entered:
+            self._reached()
+            return
+        self._entered = True
+        every = module.parameters() if whole or is_opaque(module) else module._parameters.values()  # noqa: SLF001 - its own
+        own = [one for one in every if one is not None and id(one) in self._guarded]
+        if own:
+            self._touched(own)
 
     def _is_holding(self, module: nn.Module) -> bool:
         holds = self._holds.get(module)
