@@ -1,10 +1,10 @@
-"""Tensors that are not to be read yet: whoever touches one waits for it, by whatever way it is reached.
+"""Tensors that are not to be read yet: whoever touches one by an operation of torch's waits for it.
 
 While a tensor is guarded its class is a subclass whose ``__torch_function__`` calls back before the first operation
 on it, and puts the class back. So a layer's weights, a weight that is used without its module being called
 (``nn.MultiheadAttention.out_proj``), a tied one, ``state_dict``, ``deepcopy`` and ``print`` are all the same case, and
 a tensor that is not guarded costs nothing. What reads memory without asking torch is not seen: an alias made earlier
-(``p.data``), TorchScript, compiled code.
+(``p.data``), TorchScript, ``torch.tensor(p)``, wrappers of ``torch.func``; ``entry`` covers what is called as a module.
 """
 
 from __future__ import annotations

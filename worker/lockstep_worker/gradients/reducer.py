@@ -329,8 +329,6 @@ class Reducer:
         def arriving(_gradient: Tensor) -> None:
             if self.sealed:
                 self._before_backward()
-            if not self.begun and not self.accumulating:
-                self.begin()
             slot = self._by_number.get(number)
             if self.begun and slot is not None and slot.ready:
                 raise GradientError(
@@ -344,8 +342,12 @@ class Reducer:
         """After a gradient was added to ``.grad``."""
 
         def accumulated(_parameter: Tensor) -> None:
+            if self.accumulating:
+                return
+            if not self.begun:
+                self.begin()
             slot = self._by_number.get(number)
-            if slot is None or self.accumulating:
+            if slot is None:
                 return
             slot.passes -= 1
             if slot.passes == 0:
