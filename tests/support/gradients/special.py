@@ -17,6 +17,7 @@ from typing import Any
 import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import lockstep
 from lockstep_worker import births
@@ -66,23 +67,24 @@ def unused_everywhere() -> None:
 
 
 class Gated(HorovodTransport):
-    """Lets the first ``free`` pieces that it starts end, and all others when ``gate`` is set."""
+    """Lets the pieces ``free`` end (None: all), and the others when ``gate`` is set."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.gate = threading.Event()
-        self.free: int | None = None
+        self.free: set[int] | None = None
         self.started: list[str] = []
-        self.handles: list[int] = []
+        self.pieces: dict[int, int] = {}
+        """By handle."""
 
     def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> int:
         handle = super().start(buffer, name, landed)
         self.started.append(name)
-        self.handles.append(handle)
+        self.pieces[handle] = int(name.rpartition(".")[2])
         return handle
 
     def is_done(self, handle: int) -> bool:
-        held = self.free is not None and handle not in self.handles[: self.free] and not self.gate.is_set()
+        held = self.free is not None and self.pieces[handle] not in self.free and not self.gate.is_set()
         return super().is_done(handle) and not held
 
 
@@ -96,12 +98,8 @@ def a_layer_waits_for_itself_alone() -> None:
     trained(model, optimizer, 4, cases.mlp_loss)
     optimizer.complete()
     layout = optimizer._own.reducer
-    first = {part for slot in layout.slots[:2] for part in slot.parts}
-    order = layout.plan.order
-    needed = max(order.index(part) for part in first) + 1
-    assert needed < len(order), "the first layer's gradients come last"
-    transport.handles.clear()
-    transport.free = needed
+    transport.free = {part for slot in layout.slots[:2] for part in slot.parts}
+    assert transport.free < set(layout.plan.order)
 
     def after_first(*_: Any) -> None:
         ran.append("first layer")
@@ -305,8 +303,15 @@ def says_what_is_wrong() -> None:
     optimizer.close()
     other = nn.Linear(3, 4 + hvd.rank())
     optimizer = optimizer_of(other)
+    with raises(GradientError, "in another DistributedOptimizer already; close() that one first"):
+        optimizer_of(other)
     with raises(GradientError, "[5, 3]"):
         backward(other(torch.ones(2, 3)).sum())
+    optimizer.close()
+    frozen = nn.Linear(3, 3).requires_grad_(False)
+    optimizer = optimizer_of(frozen)
+    with raises(GradientError, "no parameter of the optimizer requires a gradient on any rank"):
+        optimizer.step()
     optimizer.close()
     embedding = nn.Embedding(5, 3, sparse=True)
     optimizer = optimizer_of(embedding)
@@ -317,7 +322,12 @@ def says_what_is_wrong() -> None:
 
 def uses_too_early() -> None:
     """What Horovod lets race is an error: gradients that are still exchanged, a second pass, zero_grad."""
-    for what in ("use", "pass", "zero"):
+    model = cases.mlp()
+    optimizer = optimizer_of(model)
+    torch.autograd.grad(cases.mlp_loss(model, 0), list(model.parameters()))
+    optimizer.zero_grad()  # nothing is exchanged: no gradient was added to a parameter's
+    optimizer.close()
+    for what in ("use", "pass", "zero", "replace"):
         model = cases.mlp()
         optimizer = optimizer_of(model)
         backward(cases.mlp_loss(model, 0))
@@ -327,6 +337,11 @@ def uses_too_early() -> None:
         elif what == "pass":
             with raises(GradientError, "with optimizer.accumulate()"):
                 backward(cases.mlp_loss(model, 0))
+        elif what == "replace":
+            kept, model[2].weight.grad = model[2].weight.grad, None
+            with raises(GradientError, "the gradient of 2.weight was replaced between backward() and step()"):
+                optimizer.step()
+            model[2].weight.grad = kept
         else:
             with raises(GradientError, "zero_grad()"):
                 optimizer.zero_grad()
@@ -367,6 +382,15 @@ def hooks_of_a_step() -> None:
     optimizer.load_state_dict(optimizer.state_dict())
     trained(model, optimizer, 2, cases.mlp_loss)
     assert seen == [False] * 8
+    optimizer.close()
+    model = cases.mlp()
+    optimizer = optimizer_of(model)
+    handle = register_optimizer_step_post_hook(lambda *_: seen.append(optimizer._own.deferral.pending))
+    trained(model, optimizer, 6, cases.mlp_loss)
+    handle.remove()
+    trained(model, optimizer, 1, cases.mlp_loss)
+    assert optimizer._own.deferral.pending
+    assert seen == [False] * 14
     optimizer.close()
 
 

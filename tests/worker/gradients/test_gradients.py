@@ -25,6 +25,8 @@ CASES = (
     "one order", "unfreezing", "unfreezing on one rank",
     "without a backward pass", "two optimizers", "copies are complete", "opaque code", "forks", "says what is wrong",
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
+    "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",
+    "zeroed in between", "evaluating while measured", "strange cpus", "groups that end",
 )  # fmt: skip
 FOUR = ("four ranks", "unfreezing on one rank", "many steps")
 Outcomes = dict[str, list[dict[str, Any]]]
@@ -101,4 +103,5 @@ def test_the_run_says_what_is_not_deferred(two_ranks: tuple[Outcomes, Launched])
     said = [line for line in two_ranks[1].text.splitlines() if "updates are not deferred" in line]
     assert any("max_grad_norm needs every gradient before any update" in line for line in said)
     assert any("Global is not known to update each parameter by its own gradient alone" in line for line in said)
+    assert "lockstep: the exchange thread stays where it is, it cannot go to CPUs 4000" in two_ranks[1].text
     assert not any("1: lockstep" in line for line in said), "once for all ranks"
