@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.order import Timing, schedule
 from lockstep_worker.gradients.pieces import Layout, Size, lay_out
 
@@ -104,3 +105,18 @@ def timings_of(layout: Layout, sizes: Sequence[Size], measured: Measured) -> lis
         )
         for piece in layout.pieces
     ]
+
+
+def compare(first: dict[str, Any], other: dict[str, Any], rank: int) -> None:
+    """Raises ``GradientError``, on all ranks alike, where the ranks cannot exchange."""
+    for name in ("piece_bytes", "credit", "defer"):
+        if first[name] != other[name]:
+            raise GradientError(f"{name} is {first[name]} on rank 0 and {other[name]} on rank {rank}; it has to be one")
+    ours, theirs = first["parameters"], other["parameters"]
+    for one, another in zip(ours, theirs):  # noqa: B905 - Python 3.9
+        if one != another:
+            raise GradientError(
+                f"the ranks' parameters differ (name, shape, strides, dtype): {one} on rank 0, {another} on rank {rank}"
+            )
+    if len(ours) != len(theirs):
+        raise GradientError(f"rank 0 has {len(ours)} parameters and rank {rank} {len(theirs)}")

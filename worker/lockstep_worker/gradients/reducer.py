@@ -19,7 +19,7 @@ from lockstep_worker.gradients.buffers import Buffers, name_of, size_of
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.exchange import Exchange
 from lockstep_worker.gradients.pieces import lay_out
-from lockstep_worker.gradients.plan import Plan, first_plan, measured_plan
+from lockstep_worker.gradients.plan import Plan, compare, first_plan, measured_plan
 from lockstep_worker.gradients.timing import Stopwatch
 from lockstep_worker.gradients.transport import Transport
 
@@ -267,7 +267,7 @@ class Reducer:
         self._told = self._requires()
         facts = self.transport.gather({"parameters": described, "requires": self._told, **self._asked})
         for rank, other in enumerate(facts):
-            _compare(facts[0], other, rank)
+            compare(facts[0], other, rank)
         wanted = [number for number in range(len(described)) if any(other["requires"][number] for other in facts)]
         if not wanted:
             raise GradientError("no parameter of the optimizer requires a gradient on any rank")
@@ -289,7 +289,7 @@ class Reducer:
         if self._steps >= WARM_UP and self.plan is not None and set(wanted) == set(self._by_number):
             self._measurements += 1
             measured = self._watch.measured()
-            if measured.used or self._measurements == MOST_MEASUREMENTS:
+            if measured.used or self._measurements >= MOST_MEASUREMENTS:
                 return measured_plan(self._adoptions, sizes, wanted, limit, credit, measured=measured)
         return first_plan(self._adoptions, sizes, wanted, limit, credit)
 
@@ -388,18 +388,3 @@ class Reducer:
             "a gradient was used while it is exchanged; call optimizer.synchronize() first, and step() within "
             "`with optimizer.skip_synchronize():`"
         )
-
-
-def _compare(first: dict[str, Any], other: dict[str, Any], rank: int) -> None:
-    """Raises ``GradientError``, on all ranks alike, where the ranks cannot exchange."""
-    for name in ("piece_bytes", "credit", "defer"):
-        if first[name] != other[name]:
-            raise GradientError(f"{name} is {first[name]} on rank 0 and {other[name]} on rank {rank}; it has to be one")
-    ours, theirs = first["parameters"], other["parameters"]
-    for one, another in zip(ours, theirs):  # noqa: B905 - Python 3.9
-        if one != another:
-            raise GradientError(
-                f"the ranks' parameters differ (name, shape, strides, dtype): {one} on rank 0, {another} on rank {rank}"
-            )
-    if len(ours) != len(theirs):
-        raise GradientError(f"rank 0 has {len(ours)} parameters and rank {rank} {len(theirs)}")
