@@ -117,14 +117,14 @@ class Deferral:
         try:
             with guards.untouched(), _outside_of_transforms():
                 self._compute(slots)
+            for slot in slots:
+                del self._pending[id(slot.parameter)]
+                guards.release(slot.parameter)
         except BaseException as error:
             self._error = error
             raise
         finally:
             self._applying = False
-        for slot in slots:
-            del self._pending[id(slot.parameter)]
-            guards.release(slot.parameter)
 
     def _compute(self, slots: list[Slot]) -> None:
         members: dict[int, list[Tensor]] = {}

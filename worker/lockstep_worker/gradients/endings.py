@@ -12,6 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Protocol
 
 AT_EXIT = 30.0
@@ -49,8 +50,14 @@ def register(one: Ending) -> None:
 
 def complete_all() -> None:
     """Completes what is sealed; the threads stay."""
+    wrong: list[Exception] = []
     for one in list(_live):
-        one.complete()
+        try:
+            one.complete()
+        except Exception as error:
+            wrong.append(error)  # the others are to be complete all the same
+    if wrong:
+        raise wrong[0]
 
 
 def wrap(module_name: str, name: str, around: Callable[[Function], Function]) -> None:
@@ -62,7 +69,7 @@ def wrap(module_name: str, name: str, around: Callable[[Function], Function]) ->
     plain: Function = getattr(module, name)
     wrapped = around(plain)
     for other in list(sys.modules.values()):
-        names = getattr(other, "__dict__", {})
+        names = vars(other) if isinstance(other, ModuleType) else {}
         for known in [known for known, value in list(names.items()) if value is plain]:
             names[known] = wrapped
 
