@@ -141,7 +141,7 @@ class TestPostRecords:
         post(gzip.compress(line(1, kind="tomorrow"))).raise_for_status()
         assert stored(app, job) == [(0, 1)]
 
-    @pytest.mark.parametrize("body", [b"not gzip", gzip.compress(line(1))[:-4]])
+    @pytest.mark.parametrize("body", [b"not gzip", gzip.compress(line(1))[:-4]], ids=["text", "cut short"])
     def test_what_is_no_gzip(self, post: Any, body: bytes) -> None:
         assert post(body).status_code == 400
 

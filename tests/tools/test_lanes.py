@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -38,3 +41,20 @@ def test_what_races_is_not_run_again() -> None:
     assert again("tests/end_to_end/test_hosts.py::test_x")
     assert not again("tests/worker/gradients/test_gradients.py::test_two_ranks[sleeps]")
     assert not again("tests/placement/test_plan.py::test_x")
+
+
+def test_every_worker_collects_the_same_tests() -> None:
+    """A name with a time, a random number or a set's order in it differs between workers, which xdist refuses."""
+
+    def collected(seed: str) -> list[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "--numprocesses", "0", str(TESTS)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        ran = subprocess.run(
+            command, cwd=TESTS.parent, env=environment | {"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr
+        return [line for line in ran.stdout.splitlines() if "::" in line]
+
+    first, second = collected("1"), collected("2")
+    assert len(first) > 1000
+    assert first == second
