@@ -35,7 +35,7 @@ from sqlalchemy import insert, inspect
 
 from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
-from lockstep_service.dispatch import ingest, reconcile, submit
+from lockstep_service.dispatch import ingest, reconcile, submit, worklists
 from lockstep_service.jobs import repository, service
 from lockstep_service.settings import Settings
 from lockstep_service.tables import JobRow
@@ -200,7 +200,7 @@ def run(jobs: int, cycles: int, *, quiet: bool) -> tuple[list[Row], float]:
 
         rows = [measure("first cycle after a start", cycle, 1, questions)]
         with app.database.reading() as session:
-            live = len(repository.live_marks(session))
+            live = len(worklists.live_marks(session))
         if live != jobs:
             raise SystemExit(f"{live} jobs are live, not {jobs}: the measurement is of something else")
         rows.append(measure("cycle", cycle, cycles, questions))

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
-from lockstep_service.jobs import repository
+from lockstep_service.dispatch import worklists
 from lockstep_service.settings import Settings
 from lockstep_slurm.client import LocalClient
 from lockstep_slurm.client.protocol import SlurmJob
@@ -118,7 +118,7 @@ class TestImportRun:
         hand.claim()
         assert api.post(self.URL, json={"run_dir": str(hand.run)}).json()["phase"] == "running"
         with app.database.reading() as session:
-            assert list(repository.live_marks(session)) == [hand.id]
+            assert list(worklists.live_marks(session)) == [hand.id]
 
     def test_a_run_of_another_user(self, api: TestClient, made_by_hand: Callable[[], HandMadeRun]) -> None:
         hand = made_by_hand()
@@ -137,7 +137,7 @@ class TestImportRun:
         answer = api.post(self.URL, json={"run_dir": str(hand.run)})
         assert (answer.status_code, answer.json()["by_hand"]) == (200, False)
         with app.database.reading() as session:
-            assert repository.unfinished(session)[0].id == job["id"]
+            assert worklists.unfinished(session)[0].id == job["id"]
 
     def test_a_run_whose_number_another_job_has_by_now(
         self, settings: Settings, made_by_hand: Callable[[], HandMadeRun]

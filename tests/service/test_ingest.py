@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockstep_service.boundary import Application
-from lockstep_service.dispatch import ingest
+from lockstep_service.dispatch import ingest, worklists
 from lockstep_service.dispatch.ingest import read_piece, read_spools
 from lockstep_service.jobs import repository as jobs
 from lockstep_service.metrics import repository
@@ -92,7 +92,7 @@ class TestReadSpools:
         assert [one["step"] for one in stored(app, odd.id)] == [2]
         assert stored(app, good.id) == spooled(good.run)
         with app.database.reading() as session:
-            assert list(jobs.unfinished(session)) == []
+            assert list(worklists.unfinished(session)) == []
 
     def test_what_a_link_leads_out_to_is_not_read(
         self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun], tmp_path: Path

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from lockstep_service.boundary import Application
 from lockstep_service.clusters import repository as clusters
+from lockstep_service.dispatch import worklists
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
 from lockstep_service.jobs.logs import newest_size
@@ -241,7 +242,7 @@ class TestCancelJob:
             row.slurm_job_id, row.phase = 7, "running"
         assert api.post(f"{URL}/{job['id']}/cancel").status_code == 202
         with app.database.reading() as session:
-            assert [found.id for found in repository.to_cancel(session, app.client.kind)] == [job["id"]]
+            assert [found.id for found in worklists.to_cancel(session, app.client.kind)] == [job["id"]]
 
     def test_twice_is_a_conflict(self, api: TestClient, job: Json) -> None:
         api.post(f"{URL}/{job['id']}/cancel")

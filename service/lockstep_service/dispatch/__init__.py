@@ -1,6 +1,7 @@
 """The two loops that touch Slurm (submit, reconcile), and the reading of spools.
 
-``loops`` turns them. Each takes what is due from the database, asks or tells Slurm, and stores what follows:
+``loops`` turns them. Each takes what is due from the database (by ``worklists``), asks or tells Slurm, and stores what
+follows:
 
 submit      ``submit``, by what ``outbox`` and ``brakes`` allow: ``preparing`` -> ``sending`` (``parallel``)
             -> ``answers`` -> ``storing``; of lost answers ``looking`` -> ``lost``; from a backup ``restored``

@@ -15,6 +15,7 @@ from sqlalchemy import Row
 
 from lockstep_service.boundary import Application
 from lockstep_service.database import UNSTORABLE
+from lockstep_service.dispatch import worklists
 from lockstep_service.filesystem import is_file_name
 from lockstep_service.jobs import repository as jobs
 from lockstep_service.jobs.phase import ENDED
@@ -159,7 +160,7 @@ def unfinished(app: Application, *, everything: bool, again: bool = False) -> bo
     before, or may have begun since Slurm last answered.
     """
     with app.database.reading() as session:
-        rows = jobs.reporting(session, waiting=everything, again=again)
+        rows = worklists.reporting(session, waiting=everything, again=again)
     recently = now() - timedelta(seconds=app.settings.ingest_seconds)
     for row in rows:
         ended = _is_over(row)
@@ -184,7 +185,7 @@ def unfinished(app: Application, *, everything: bool, again: bool = False) -> bo
 def new_exits(app: Application) -> bool:
     """Whether a live job has an exit record that is not stored yet: a sign that it is time to ask Slurm."""
     with app.database.reading() as session:
-        running = jobs.without_exit(session)
+        running = worklists.without_exit(session)
     return any(exit_file(Path(run), attempt).exists() for run, attempt in running)
 
 

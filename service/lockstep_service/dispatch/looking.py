@@ -12,11 +12,10 @@ from typing import cast
 from sqlalchemy.orm import Session, object_session
 
 from lockstep_service.boundary import Application
-from lockstep_service.dispatch import answers, lost, sending
+from lockstep_service.dispatch import answers, lost, sending, worklists
 from lockstep_service.dispatch.brakes import EVERYTHING
 from lockstep_service.dispatch.parallel import in_parallel
 from lockstep_service.dispatch.storing import Change, later, store
-from lockstep_service.jobs import repository
 from lockstep_service.jobs.service import BEFORE_SUBMIT
 from lockstep_service.tables import JobRow
 from lockstep_service.timeline import repository as timeline
@@ -42,7 +41,7 @@ def look_for(app: Application, ids: Sequence[str]) -> tuple[int, list[str]]:
     Returns how many are in Slurm's hands since, and those of which a second copy is to be submitted, held.
     """
     with app.database.reading() as session:
-        rows = repository.outgoing(session, ids)
+        rows = worklists.outgoing(session, ids)
     if not rows:
         return 0, []
     names = {slurm_name(row.name, row.id): row.id for row in rows}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lockstep_service.auth.service import new_token
 from lockstep_service.boundary import Application
-from lockstep_service.jobs import repository
+from lockstep_service.dispatch import worklists
 from lockstep_service.tables import JobRow
 from lockstep_slurm.client.protocol import Submission
 from lockstep_slurm.job import beneath
@@ -67,7 +67,7 @@ def refresh_reports(app: Application) -> None:
     if url is None:
         return
     with app.database.reading() as session:
-        rows = repository.unfinished(session)
+        rows = worklists.unfinished(session)
     for row in rows:
         file = Path(row.run_dir) / "report.json"
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lockstep_service.boundary import Application
 from lockstep_service.database import UNSTORABLE
+from lockstep_service.dispatch import worklists
 from lockstep_service.dispatch.down import Down
 from lockstep_service.dispatch.observe import (
     RunFiles,
@@ -55,7 +56,7 @@ _OBSERVED = 500
 def pass_on_cancels(app: Application) -> None:
     """Asks Slurm to end the jobs whose end was asked for."""
     with app.database.reading() as session:
-        rows = repository.to_cancel(session, app.client.kind)
+        rows = worklists.to_cancel(session, app.client.kind)
     for seen in rows:
         if seen.slurm_job_id is None:
             continue
@@ -108,7 +109,7 @@ def reconcile(app: Application) -> bool | None:
     """One cycle. None when no job is live, else whether anything moved: a phase, a state, an attempt."""
     with app.database.reading() as session:
         app.watch.refresh(session)
-    ours = repository.same_scheduler(app.client.kind)
+    ours = worklists.same_scheduler(app.client.kind)
     jobs = [job for job in app.watch.jobs.values() if job.client in ours]
     if not jobs:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from lockstep_service.boundary import Application
+from lockstep_service.dispatch import worklists
 from lockstep_service.jobs import repository
 from lockstep_service.wire import now
 
@@ -19,14 +20,14 @@ def doubt_submits(app: Application) -> list[str]:
     """
     moment = now()
     with app.database.writing() as session:
-        due = repository.not_submitted(session, app.client.kind)
+        due = worklists.not_submitted(session, app.client.kind)
         for job_id in due:
             row = repository.lock(session, job_id)
             if row is not None:
                 row.submit_started_at, row.submit_after, row.lost_since = moment, None, None
                 row.reason = "The database was restored from a backup: it is looked for in Slurm before it is submitted"
                 repository.changed(session, row)
-        for job_id, name in repository.held_back(session, app.client.kind):
+        for job_id, name in worklists.held_back(session, app.client.kind):
             _log.warning(
                 "job %s is held back; if that ended after the backup was made, Slurm may have it: squeue --name=%s.%s",
                 job_id, name, job_id,

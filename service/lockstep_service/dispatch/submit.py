@@ -23,14 +23,13 @@ from functools import partial
 from lockstep_service.auth.service import token_hash
 from lockstep_service.boundary import Application
 from lockstep_service.database import UNSTORABLE
-from lockstep_service.dispatch import answers, sending
+from lockstep_service.dispatch import answers, sending, worklists
 from lockstep_service.dispatch.brakes import EVERYTHING
 from lockstep_service.dispatch.looking import look_for, pause
 from lockstep_service.dispatch.outbox import group_of
 from lockstep_service.dispatch.parallel import in_parallel
 from lockstep_service.dispatch.preparing import prepare, refresh_reports
 from lockstep_service.dispatch.storing import Change, later, store
-from lockstep_service.jobs import repository
 from lockstep_service.jobs.service import BEFORE_SUBMIT
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
@@ -73,7 +72,7 @@ def take_turn(app: Application) -> tuple[int, float]:
     if turn.moved and not brakes.left(EVERYTHING, moment):
         return turn.taken, 0.0  # there may be more; the next turn looks
     with app.database.reading() as session:
-        at = repository.next_submit(session, app.client.kind)
+        at = worklists.next_submit(session, app.client.kind)
     if at is None:
         return turn.taken, _IDLE_SECONDS
     due = max(0.0, (at - now()).total_seconds())
@@ -97,7 +96,7 @@ class _Outbox:
             return self._turn
         limit = None if brakes.any_group() else _A_TURN
         with self._app.database.reading() as session:
-            due = repository.to_submit(session, self._app.client.kind, now(), limit)
+            due = worklists.to_submit(session, self._app.client.kind, now(), limit)
         if not due or (brakes.is_on(EVERYTHING) and not self._answers([one.id for one in due[:_A_TURN]])):
             return self._turn
         if outstanding := [one.id for one in due if one.outstanding][:_A_TURN]:
@@ -109,7 +108,7 @@ class _Outbox:
             self._submit(batch, hold=False)
         return self._turn
 
-    def _batches(self, due: Sequence[repository.Due]) -> Iterator[list[str]]:
+    def _batches(self, due: Sequence[worklists.Due]) -> Iterator[list[str]]:
         """The jobs to be submitted, in batches: none that a brake holds, and of what it holds no more one to try."""
         brakes, size = self._state.brakes, self._app.settings.submit_parallel * _ROUNDS
         ended = time.monotonic() + _IDLE_SECONDS
@@ -127,7 +126,7 @@ class _Outbox:
     def _stopped(self) -> bool:
         return self._state.closing or self._state.brakes.left(EVERYTHING, time.monotonic()) > 0
 
-    def _let_through(self, due: Sequence[repository.Due]) -> list[str]:
+    def _let_through(self, due: Sequence[worklists.Due]) -> list[str]:
         """Those whose group no brake holds, and one of each group that may try; the others say why they wait.
 
         One that was refused for what may never pass tries last, lest it be the only one that ever tries.
@@ -138,7 +137,7 @@ class _Outbox:
         unknown = [one for one in ids if one not in groups]
         for start in range(0, len(unknown), _A_TURN):
             with self._app.database.reading() as session:
-                found = repository.specs(session, unknown[start : start + _A_TURN])
+                found = worklists.specs(session, unknown[start : start + _A_TURN])
             groups |= {one: group_of(spec) for one, spec in found.items()}
         self._state.groups = groups
         through, held, trying = [], [], set()
@@ -156,7 +155,7 @@ class _Outbox:
     def _explain(self, ids: Sequence[str], why: Callable[[JobRow], str | None]) -> None:
         """Gives a reason to those that have none."""
         with self._app.database.reading() as session:
-            silent = repository.unexplained(session, ids)
+            silent = worklists.unexplained(session, ids)
 
         def explain(row: JobRow) -> None:
             row.reason = row.reason or why(row)
@@ -179,7 +178,7 @@ class _Outbox:
     def _submit(self, ids: Sequence[str], *, hold: bool) -> None:
         """Stores the intents, submits, and stores the answers."""
         with self._app.database.reading() as session:
-            rows = repository.outgoing(session, ids)
+            rows = worklists.outgoing(session, ids)
         if not rows:
             return
         url = self._app.url()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from lockstep_service.boundary import Application
+from lockstep_service.dispatch import worklists
 from lockstep_service.jobs import repository
 from lockstep_service.jobs.control import moot
 from lockstep_service.jobs.following import in_vain
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 def pass_on(app: Application) -> int:
     """Tells Slurm what is wanted of its jobs; returns of how many it has been told."""
     with app.database.reading() as session:
-        rows = repository.to_pass_on(session, app.client.kind)
+        rows = worklists.to_pass_on(session, app.client.kind)
     done = 0
     for seen in rows:
         if seen.slurm_job_id is None:
@@ -80,7 +81,7 @@ def end_in_vain(app: Application) -> int:
     ended = 0
     while True:
         with app.database.reading() as session:
-            found = repository.in_vain(session)
+            found = worklists.in_vain(session)
         before = ended
         for job_id, after, name, reason in found:
             ended += _end(app, job_id, in_vain(after, name, reason))

@@ -15,7 +15,7 @@ from typing import Any, Self
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from lockstep_service.jobs import repository
+from lockstep_service.dispatch import worklists
 from lockstep_service.jobs.waiting import estimate, in_words
 from lockstep_slurm.client.protocol import SlurmJob
 from lockstep_slurm.job.identity import slurm_name
@@ -46,7 +46,7 @@ class Shown:
 
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
-        """From the columns of ``repository.live_details``."""
+        """From the columns of ``worklists.live_details``."""
         return cls(
             phase=row.phase,
             state=row.state,
@@ -172,12 +172,12 @@ class Watch:
 
     def refresh(self, session: Session) -> None:
         """Takes over what has changed in the database since."""
-        marks = repository.live_marks(session)
+        marks = worklists.live_marks(session)
         self.jobs = {job_id: known for job_id in marks if (known := self.jobs.get(job_id)) is not None}
         changed = [
             job_id for job_id, mark in marks.items() if job_id not in self.jobs or self.jobs[job_id].mark != mark
         ]
-        for row in repository.live_details(session, changed):
+        for row in worklists.live_details(session, changed):
             found = Watched(
                 id=row.id,
                 mark=row.changed_at,

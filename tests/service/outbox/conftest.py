@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 
 from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
+from lockstep_service.dispatch import worklists
 from lockstep_service.dispatch.submit import take_turn
-from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
 from lockstep_service.tables import JobRow
 from lockstep_slurm.client import LocalClient
@@ -113,7 +113,7 @@ Store = Callable[..., list[str]]
 
 def rows(app: Application, ids: list[str]) -> list[JobRow]:
     with app.database.reading() as session:
-        return list(repository.outgoing(session, ids))
+        return list(worklists.outgoing(session, ids))
 
 
 def until(what: Callable[[], bool], seconds: float = 60) -> None:
