@@ -65,11 +65,11 @@ class Loop:
 
 
 class Dispatch:
-    """A context in which the loops run."""
+    """A context in which the loops run. ``stopping`` is set at its end; on it a turn waits for more jobs to come."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, stopping: Event | None = None) -> None:
         self._app = app
-        self._stopping = Event()
+        self._stopping = stopping or Event()
         submit = self._gathering(app.measures.turning("submit", self._submit_turn))
         self._submit = Loop("submit", submit, self._stopping)
         self._reconcile = Loop("reconcile", app.measures.turning("reconcile", self._reconcile_turn), self._stopping)
