@@ -1,6 +1,13 @@
-"""Who trains on which samples: the same global batches, whatever the number of ranks."""
+"""Who trains on which samples: the same order of an epoch, whatever the number of ranks, and whenever that changes.
+
+An epoch's order follows from the seed and the epoch alone. How far a training has come in it is counted in samples of
+all ranks together, not in steps: so one that goes on with another number of ranks, or another batch, goes on right
+behind the last sample that was trained on, and takes none twice.
+"""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,18 +18,42 @@ def steps_in(samples: int, batch_size: int, ranks: int) -> int:
 
     A smaller last batch would weigh its samples more than the others', and differ between divisions into ranks.
     """
-    return samples // (batch_size * ranks)
+    return steps_left(samples, 0, batch_size=batch_size, ranks=ranks)
+
+
+def steps_left(samples: int, done: int, *, batch_size: int, ranks: int, cap: int | None = None) -> int:
+    """Full global batches that an epoch of ``samples`` still has when ``done`` of them were trained on.
+
+    ``cap`` is a number of steps, of this batch and these ranks, that an epoch has at most from its beginning on.
+    """
+    global_batch = batch_size * ranks
+    end = samples if cap is None else min(samples, cap * global_batch)
+    return max(0, end - done) // global_batch
+
+
+@lru_cache(maxsize=2)
+def order(samples: int, epoch: int, seed: int) -> Tensor:
+    """The order of an epoch, a permutation of 0 to ``samples`` - 1; shape (samples,), int64. Not to be written to.
+
+    It is kept for the epoch: one of ImageNet's size takes some 20 ms to draw.
+    """
+    return torch.randperm(samples, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def behind(samples: int, epoch: int, done: int, *, batch_size: int, rank: int, seed: int) -> Tensor:
+    """The indices of this rank's samples in the step behind the first ``done`` samples of an epoch; int64.
+
+    Rank ``r`` has the ``r``-th part of the global batch, which is what comes next in the order; shape (batch_size,): R
+    ranks with batches of B have the batches of 1 rank with R * B. Empty behind the order's end.
+    """
+    first = done + rank * batch_size
+    return order(samples, epoch, seed)[first : first + batch_size]
 
 
 def batch(samples: int, epoch: int, step: int, *, batch_size: int, rank: int, ranks: int, seed: int) -> Tensor:
-    """The indices of this rank's samples in step ``step`` (0 for the first) of an epoch; shape (batch_size,), int64.
-
-    Every rank draws the same permutation of the epoch. Global batch ``step`` is its slice of ``batch_size * ranks``,
-    and rank ``r`` has the ``r``-th part of that slice: R ranks with batches of B have the batches of 1 rank with R * B.
-    """
-    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-    first = (step * ranks + rank) * batch_size
-    return order[first : first + batch_size]
+    """The same for step ``step`` (0 for the first) of an epoch that has had these ranks from its beginning on."""
+    done = step * batch_size * ranks
+    return behind(samples, epoch, done, batch_size=batch_size, rank=rank, seed=seed)
 
 
 def shard(samples: int, *, rank: int, ranks: int) -> Tensor:
