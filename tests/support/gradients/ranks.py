@@ -12,7 +12,7 @@ import traceback
 import horovod.torch as hvd
 import torch
 
-from support.gradients import late, special
+from support.gradients import late, measured, special
 from support.gradients.cases import CASES, UNDEFERRED
 from support.gradients.training import Case, Run, equal_on_all_ranks
 
@@ -43,7 +43,8 @@ def main() -> None:
     if hvd.size() == 2:
         torch.distributed.init_process_group("gloo")
     wanted = sys.argv[1:]
-    cases = {name: functools.partial(compare, name, case) for name, case in CASES.items()} | special.CASES | late.CASES
+    compared = {name: functools.partial(compare, name, case) for name, case in CASES.items()}
+    cases = compared | special.CASES | late.CASES | measured.CASES
     for name, run in (cases if hvd.size() == 2 else special.FOUR).items():
         if wanted and name not in wanted:
             continue

@@ -26,7 +26,7 @@ CASES = (
     "without a backward pass", "two optimizers", "copies are complete", "opaque code", "forks", "says what is wrong",
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
     "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",
-    "zeroed in between", "evaluating while measured", "strange cpus", "groups that end",
+    "zeroed in between", "evaluating while measured", "strange cpus", "groups that end", "isolation",
 )  # fmt: skip
 FOUR = ("four ranks", "unfreezing on one rank", "many steps")
 Outcomes = dict[str, list[dict[str, Any]]]
