@@ -37,21 +37,19 @@ class Slow(HorovodTransport):
 
 def isolation() -> None:
     """The link's own speed, within what was asked for; how much is measured is the same on all ranks."""
-    link = Slow("isolation", 1 / 20e6)
+    link = Slow("isolation", 1 / 4e6)
     sizes = (1 << 19, 1 << 16)
     found = measure(link, sizes, name="isolation.enough")
     assert found.piece_bytes == (1 << 16, 1 << 19)
     assert found.latency_s < 0.1
     small, large = found.seconds_per_piece
-    assert large >= (1 << 19) / 20e6
+    assert large >= (1 << 19) / 4e6
     assert small < large
-    assert 5e6 < found.bytes_per_s < 30e6, found  # less latency, which overlaps with this link's time
-    assert found.seconds(1 << 20) > 0.9 * (1 << 20) / 20e6
-    # Half a MiB takes 26 ms: there is time for the small piece and not for the large one.
-    began = time.perf_counter()
-    brief = measure(link, sizes, name="isolation.brief", seconds=0.3 if hvd.rank() else 0.02)
+    assert 2e6 < found.bytes_per_s < 5e6, found  # less latency, which overlaps with this link's time
+    assert found.seconds(1 << 20) > 0.9 * (1 << 20) / 4e6
+    # The small piece takes 16 ms, and there is time for it; the large one 131 ms.
+    brief = measure(link, sizes, name="isolation.brief", seconds=0.5 if hvd.rank() else 0.06)
     assert brief.piece_bytes == (1 << 16,), brief
-    assert time.perf_counter() - began < 0.3
     # One rank has no time at all, so all have none.
     none = measure(link, sizes, name="isolation.none", seconds=0.0 if hvd.rank() else 1.0)
     assert none == Isolation((), (), none.latency_s, 0.0)
