@@ -12,7 +12,7 @@ import traceback
 import horovod.torch as hvd
 import torch
 
-from support.gradients import late, measured, special
+from support.gradients import late, measured, special, tuned
 from support.gradients.cases import CASES, UNDEFERRED
 from support.gradients.training import Case, Run, equal_on_all_ranks
 
@@ -44,8 +44,8 @@ def main() -> None:
         torch.distributed.init_process_group("gloo")
     wanted = sys.argv[1:]
     compared = {name: functools.partial(compare, name, case) for name, case in CASES.items()}
-    cases = compared | special.CASES | late.CASES | measured.CASES
-    for name, run in (cases if hvd.size() == 2 else special.FOUR).items():
+    cases = compared | special.CASES | late.CASES | measured.CASES | tuned.CASES
+    for name, run in (cases if hvd.size() == 2 else special.FOUR | tuned.FOUR).items():
         if wanted and name not in wanted:
             continue
         began = time.perf_counter()

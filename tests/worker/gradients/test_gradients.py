@@ -27,8 +27,9 @@ CASES = (
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
     "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",
     "zeroed in between", "evaluating while measured", "strange cpus", "groups that end", "isolation",
+    "tuned", "tuning taken back", "drifting",
 )  # fmt: skip
-FOUR = ("four ranks", "unfreezing on one rank", "many steps")
+FOUR = ("four ranks", "unfreezing on one rank", "many steps", "tuned", "tuning taken back")
 Outcomes = dict[str, list[dict[str, Any]]]
 
 
@@ -105,3 +106,17 @@ def test_the_run_says_what_is_not_deferred(two_ranks: tuple[Outcomes, Launched])
     assert any("Global is not known to update each parameter by its own gradient alone" in line for line in said)
     assert "lockstep: the exchange thread stays where it is, it cannot go to CPUs 4000" in two_ranks[1].text
     assert not any("1: lockstep" in line for line in said), "once for all ranks"
+
+
+def test_the_tuning_is_recorded_once_for_all_ranks(two_ranks: tuple[Outcomes, Launched]) -> None:
+    found = two_ranks[1].records("tuning")
+    assert {record["rank"] for record in found} == {0}
+    chosen = [record["values"] for record in found if "better than" in record["values"]["why"]]
+    assert chosen
+    for values in chosen:
+        document = json.loads(values.pop("document"))
+        assert document["plan"]["piece_bytes"] == values["piece_bytes"]
+        assert len(document["plan"]["order"]) == values["pieces"]
+        assert set(values) == {"piece_bytes", "credit", "pieces", "cycle_time_ms", "transport", "why"}
+        assert values["cycle_time_ms"] == 1.0
+    assert "it is measured again" in two_ranks[1].text

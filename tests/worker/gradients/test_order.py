@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockstep_worker.gradients.link import Link
 from lockstep_worker.gradients.order import Timing, lateness, schedule
 from lockstep_worker.gradients.pieces import HEADER, Size, lay_out
 from lockstep_worker.gradients.plan import Measured, Plan, first_plan, measured_plan
@@ -91,11 +92,11 @@ def test_a_plan_is_the_same_after_its_journey() -> None:
     found = [Size(100, 4, "float32"), Size(3000, 4, "float32"), Size(10, 4, "float32")]
     first = first_plan(1, found, [0, 1, 2], 1024, 2)
     assert first.order == tuple(reversed(range(len(first.order))))
-    seen = Measured(released={0: 0.3, 1: 0.2, 2: 0.1}, used={1: 0.0, 0: 0.1}, per_byte=1e-7)
+    seen = Measured(released={0: 0.3, 1: 0.2, 2: 0.1}, used={1: 0.0, 0: 0.1}, link=Link(0.0, 1e-7))
     plan = measured_plan(2, found, [0, 1, 2], 1024, 2, measured=seen)
     assert plan.sequence == (1, 0, 2)  # by first use; what was never used comes last
     assert sorted(plan.order) == sorted(first.order)
     for per_byte, expected in ((8e-9, 1_000_000), (1e-6, 512 << 10), (1e-12, 8 << 20), (0.0, 8 << 20)):
-        seen = Measured(released={}, used={}, per_byte=per_byte)
+        seen = Measured(released={}, used={}, link=Link(0.0, per_byte))
         assert measured_plan(2, found, [0, 1, 2], None, 2, measured=seen).piece_bytes == expected
     assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lockstep_worker.gradients.pieces import CONTROL, Layout, Size
+from lockstep_worker.gradients.pieces import CONTROL, DRIFT, Layout, Size
 
 
 class Buffers:
@@ -16,7 +16,8 @@ class Buffers:
     def __init__(self, parameters: Sequence[Tensor], layout: Layout) -> None:
         dtypes = {name_of(one.dtype): one.dtype for one in parameters}
         flat = {name: torch.zeros(length, dtype=dtypes[name]) for name, length in layout.lengths.items()}
-        self.pieces = [flat[piece.dtype][piece.start : piece.stop] for piece in layout.pieces]
+        self._flat = flat
+        self.cut(layout)
         self.views: Mapping[int, Tensor] = {
             number: _view(flat[name_of(parameters[number].dtype)], start, parameters[number])
             for number, start in layout.starts.items()
@@ -29,8 +30,12 @@ class Buffers:
             for name in flat
         ]
         first = next(iter(layout.flags))
-        control = layout.flags[first] + CONTROL
-        self._control = flat[name_of(parameters[first].dtype)][control : control + 1]
+        words = flat[name_of(parameters[first].dtype)][layout.flags[first] :]
+        self._control, self._drift = words[CONTROL : CONTROL + 1], words[DRIFT : DRIFT + 1]
+
+    def cut(self, layout: Layout) -> None:
+        """Other pieces of the same memory: where a tensor is depends on the sequence alone, not on what is cut."""
+        self.pieces = [self._flat[piece.dtype][piece.start : piece.stop] for piece in layout.pieces]
 
     def mark_used(self) -> None:
         """Every tensor is used, until ``mark_absent``."""
@@ -46,13 +51,18 @@ class Buffers:
         """Whether any rank had a gradient of it, once it is averaged."""
         return bool(self._flags[number].item() > 0)
 
-    def say(self, *, wants: bool) -> None:
-        """Tells the other ranks, with the step's gradients, whether this one wants a new plan."""
+    def say(self, *, wants: bool, drifts: bool) -> None:
+        """Tells the other ranks, with the step's gradients, what this one wants: a new plan, another measurement."""
         self._control.fill_(1.0 if wants else 0.0)
+        self._drift.fill_(1.0 if drifts else 0.0)
 
     def share_that_wants(self) -> float:
         """The share of the ranks that do, once all is averaged."""
         return float(self._control.item())
+
+    def any_drifts(self) -> bool:
+        """Whether any rank has said so, once all is averaged: all ranks read the same."""
+        return bool(self._drift.item() > 0)
 
 
 def size_of(parameter: Tensor) -> Size:

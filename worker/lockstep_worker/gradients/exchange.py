@@ -49,6 +49,8 @@ class Exchange:
         """Position in the order of what is issued next."""
         self._under_way: list[tuple[int, Any]] = []
         self._awaited: Sequence[int] = ()
+        self._issued = 0
+        """In all."""
         self._has_landed = False
         self._closing = False
         self._error: BaseException | None = None
@@ -111,6 +113,14 @@ class Exchange:
         """Whether these pieces are averaged."""
         return all(self._completed[piece] for piece in pieces)
 
+    def cpu_seconds_per_piece(self) -> float:
+        """CPU time of the thread for each piece so far; 0.0 where it has CPUs that the training does not compute on."""
+        own, compute = (os.environ.get(name, "").split(",") for name in CPUS)
+        if own != [""] and not set(own) & set(compute):
+            return 0.0
+        assert self._thread.ident is not None
+        return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident)) / max(self._issued, 1)
+
     def close(self, seconds: float) -> bool:
         """Ends the thread once nothing is under way; whether it did within ``seconds``."""
         with self._lock:
@@ -146,6 +156,7 @@ class Exchange:
         if position is not None:
             piece = self._order[position]
             self.issued_at[piece] = time.perf_counter()
+            self._issued += 1
             handle = self._transport.start(self._buffers[piece], self._names[piece], self._landed)
             self._under_way.append((piece, handle))
         self._collect()

@@ -6,12 +6,13 @@ does: schedulers, ``isinstance`` and checkpoints see the optimizer they know.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,10 +22,12 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 from lockstep_worker.gradients import deferral, endings, guards
+from lockstep_worker.gradients.buffers import size_of
 from lockstep_worker.gradients.deferral import Deferral
 from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.named import describe, names_of
 from lockstep_worker.gradients.pieces import HEADER
-from lockstep_worker.gradients.plan import CREDIT
+from lockstep_worker.gradients.recorded import plan_of
 from lockstep_worker.gradients.reducer import Reducer
 from lockstep_worker.gradients.transport import Transport, open_transport
 
@@ -37,8 +40,9 @@ class DistributedOptimizer(Optimizer):
 
     ``named_parameters``: names and parameters, as Horovod takes them; every parameter of the optimizer has to be
     among them, alike on all ranks. ``defer``: an update is done when its parameters are used next, see
-    docs/gradients.md; ``deferred`` says whether it is so. ``piece_bytes``: bytes sent at once, None: as many as the
-    link carries in some milliseconds; ``credit``: pieces under way at once. ``transport``: "horovod" or "gloo".
+    docs/gradients.md; ``deferred`` says whether it is so. ``piece_bytes``: bytes sent at once; ``credit``: pieces under
+    way at once; None: found by measuring in the first steps. ``tuning``: what ``tuning`` was in an earlier run of the
+    same model, itself or as JSON; used as it is, and nothing is measured. ``transport``: "horovod" or "gloo".
     ``max_grad_norm``: clips the averaged gradients by their global norm before each update. ``separable``: whether a
     parameter's update needs no other gradient, where the optimizer's class is not known.
     ``backward_passes_per_step``: as Horovod's; ``accumulate`` says it better.
@@ -61,7 +65,8 @@ class DistributedOptimizer(Optimizer):
         *,
         defer: bool = True,
         piece_bytes: int | None = None,
-        credit: int = CREDIT,
+        credit: int | None = None,
+        tuning: Mapping[str, Any] | str | None = None,
         transport: str | Transport = "horovod",
         max_grad_norm: float | None = None,
         separable: bool | None = None,
@@ -69,11 +74,22 @@ class DistributedOptimizer(Optimizer):
     ) -> None:
         # A scheduler that was made before has put a ``step`` of the other object into its __dict__.
         self.__dict__.update({name: value for name, value in optimizer.__dict__.items() if name != "step"})
-        if credit < 1 or backward_passes_per_step < 1 or (piece_bytes is not None and piece_bytes < 2 * HEADER):
+        if (
+            (credit is not None and credit < 1)
+            or backward_passes_per_step < 1
+            or (piece_bytes is not None and piece_bytes < 2 * HEADER)
+        ):
             raise GradientError(
                 f"credit ({credit}) and backward_passes_per_step ({backward_passes_per_step}) have to be at least 1, "
                 f"piece_bytes ({piece_bytes}) at least {2 * HEADER}"
             )
+        named = names_of(self, named_parameters)
+        recorded = None
+        if tuning is not None:
+            if piece_bytes is not None or credit is not None:
+                raise GradientError("tuning has a piece size and a credit of its own; leave piece_bytes and credit out")
+            names, parameters = [one for one, _ in named], [one for _, one in named]
+            recorded = plan_of(tuning, describe(names, parameters), [size_of(one) for one in parameters])
         name = f"lockstep.{next(_numbers)}"
         carrier = open_transport(transport, name)
         against = "defer=False" if not defer else deferral.reason_against(optimizer, separable)
@@ -85,11 +101,12 @@ class DistributedOptimizer(Optimizer):
         self.__dict__[_OWN] = own
         if carrier.size > 1:
             own.reducer = Reducer(
-                names_of(self, named_parameters),
+                named,
                 carrier,
                 name=name,
                 piece_bytes=piece_bytes,
                 credit=credit,
+                recorded=recorded,
                 passes=backward_passes_per_step,
                 defer=against is None,
                 before_backward=own.complete,
@@ -209,6 +226,15 @@ class DistributedOptimizer(Optimizer):
         """Why they are not."""
         return self._own.against
 
+    @property
+    def tuning(self) -> dict[str, Any] | None:
+        """Piece size, credit, packing and order as chosen last, in plain values for a checkpoint.
+
+        Alike on all ranks; a later run takes it as ``tuning=``. None until it is chosen, and of one rank.
+        """
+        reducer = self._own.reducer
+        return None if reducer is None else copy.deepcopy(reducer.planner.document)
+
     def complete(self) -> None:
         """Does what is left of a deferred update: afterwards parameters and state are those of the last ``step()``."""
         self._own.complete()
@@ -318,27 +344,6 @@ class _Own:
                 self.reducer.close(seconds)
                 self.reducer = self.deferral = None
                 self.closed = True
-
-
-def names_of(optimizer: Optimizer, named_parameters: Iterable[tuple[str, Tensor]] | None) -> list[tuple[str, Tensor]]:
-    """The optimizer's parameters with their names, in its own order. Raises ``GradientError`` as Horovod would."""
-    every = [one for group in optimizer.param_groups for one in group["params"]]
-    if named_parameters is None:
-        return [
-            (f"group.{group}.{place}", one)
-            for group, found in enumerate(optimizer.param_groups)
-            for place, one in enumerate(found["params"])
-        ]
-    named = list(named_parameters)
-    names = [name for name, _ in named]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise GradientError(f"named_parameters has names more than once: {', '.join(twice)}")
-    known = {id(one): name for name, one in named}
-    unnamed = [tuple(one.shape) for one in every if id(one) not in known]
-    if unnamed:
-        raise GradientError(f"parameters of the optimizer are not in named_parameters; their shapes: {unnamed}")
-    return [(known[id(one)], one) for one in every]
 
 
 def _by_itself(broadcast: Callable[..., Any]) -> Callable[..., Any]:

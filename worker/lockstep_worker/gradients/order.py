@@ -40,6 +40,37 @@ def schedule(timings: Sequence[Timing]) -> list[int]:
     return order
 
 
+def arrivals(
+    timings: Sequence[Timing], order: Sequence[int], *, credit: int, turnaround: float, fuses: bool
+) -> list[float]:
+    """When each piece arrives, by its number, if they are issued strictly in this order, ``credit`` at most under way.
+
+    A place is free ``turnaround`` seconds after a piece has arrived. The link carries one after another; one that
+    ``fuses`` takes at once whatever waits for it, and all of that arrives together.
+    """
+    issued: list[float] = []
+    arrived = [0.0] * len(timings)
+    free, place = 0.0, 0
+
+    def issue(position: int) -> float:
+        before = issued[-1] if issued else 0.0
+        room = arrived[order[position - credit]] + turnaround if position >= credit else 0.0
+        return max(timings[order[position]].release, before, room)
+
+    while place < len(order):
+        issued.append(issue(place))
+        start = max(free, issued[-1])
+        free = start + timings[order[place]].duration
+        first, place = place, place + 1
+        while fuses and place < min(len(order), first + credit) and issue(place) <= start:
+            issued.append(issue(place))
+            free += timings[order[place]].duration
+            place += 1
+        for position in range(first, place):
+            arrived[order[position]] = free
+    return arrived
+
+
 def lateness(timings: Sequence[Timing], order: Sequence[int]) -> float:
     """How long after its deadline the latest piece arrives, in seconds, when sent strictly in this order."""
     now, worst = 0.0, float("-inf")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 HEADER = 64
 """Bytes before each tensor, and what its start is a multiple of: one cache line."""
-CONTROL = 1
-"""The element of a header that carries a word to all ranks, in the stream's first header; 0 is the used-flag."""
+CONTROL, DRIFT = 1, 2
+"""The elements of a header that carry words to all ranks, in the stream's first header; 0 is the used-flag."""
 
 
 @dataclass(frozen=True)

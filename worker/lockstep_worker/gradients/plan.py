@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.link import Link
 from lockstep_worker.gradients.order import Timing, schedule
 from lockstep_worker.gradients.pieces import Layout, Size, lay_out
 
@@ -21,9 +22,7 @@ PIECE_SECONDS = 0.008
 (about 1 ms of CPU on one core that computes as well: 49 pieces of 1 MiB in place of 7 of 8 took a step from 180 to 250
 ms on the loopback)."""
 CREDIT = 2
-"""Pieces that may be under way at once: one on the link, and one behind it."""
-LATENCY = 1e-3
-"""Seconds a piece takes however small it is: about one cycle of Horovod's."""
+"""Pieces that may be under way at once, before anything is tried: one on the link, and one behind it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Itself in plain values."""
-        return asdict(self)
+        return {**asdict(self), "sequence": list(self.sequence), "order": list(self.order)}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Plan:
@@ -52,18 +51,21 @@ class Plan:
 class Measured:
     """What rank 0 saw, by the parameters' numbers, in seconds.
 
-    ``released``: since the backward pass began. ``used``: first use since the forward pass began. ``per_byte``: of the
-    link while it was busy.
+    ``released``: since the backward pass began. ``used``: first use since the forward pass began. ``link``: what pieces
+    took on it while it was busy.
     """
 
     released: Mapping[int, float]
     used: Mapping[int, float]
-    per_byte: float
+    link: Link
 
 
-def first_plan(number: int, sizes: Sequence[Size], wanted: Sequence[int], piece_bytes: int | None, credit: int) -> Plan:
+def first_plan(
+    number: int, sizes: Sequence[Size], wanted: Sequence[int], piece_bytes: int | None, credit: int | None
+) -> Plan:
     """A plan before anything is known: packed as the parameters are listed, sent in reverse, as backward goes."""
     piece_bytes = FIRST_PIECE_BYTES if piece_bytes is None else piece_bytes
+    credit = CREDIT if credit is None else credit
     layout = lay_out(sizes, wanted, piece_bytes)
     return Plan(number, tuple(wanted), piece_bytes, credit, tuple(reversed(range(len(layout.pieces)))), measured=False)
 
@@ -73,17 +75,18 @@ def measured_plan(
     sizes: Sequence[Size],
     wanted: Sequence[int],
     piece_bytes: int | None,
-    credit: int,
+    credit: int | None,
     *,
     measured: Measured,
 ) -> Plan:
     """A plan from times: packed by first use, sent by release and deadline. What was never seen comes last.
 
-    Without ``piece_bytes`` a piece is what the link carries in ``PIECE_SECONDS``, within bounds.
+    Without ``piece_bytes`` a piece is what the link carries in ``PIECE_SECONDS``, within bounds; without ``credit`` it
+    is ``CREDIT``.
     """
     if piece_bytes is None:
-        carried = int(PIECE_SECONDS / measured.per_byte) if measured.per_byte > 0 else MOST_PIECE_BYTES
-        piece_bytes = min(max(carried, LEAST_PIECE_BYTES), MOST_PIECE_BYTES)
+        piece_bytes = int(min(max(measured.link.carries(PIECE_SECONDS), LEAST_PIECE_BYTES), MOST_PIECE_BYTES))
+    credit = CREDIT if credit is None else credit
     never = max([*measured.used.values(), 0.0]) + 1.0
     sequence = sorted(wanted, key=lambda one: measured.used.get(one, never))
     layout = lay_out(sizes, sequence, piece_bytes)
@@ -101,7 +104,7 @@ def timings_of(layout: Layout, sizes: Sequence[Size], measured: Measured) -> lis
             # Without a gradient in the measured steps it is only known to be missing at the end.
             release=max(measured.released.get(one, ends) for one in piece.tensors),
             deadline=ends + min(measured.used.get(one, never) for one in piece.tensors),
-            duration=LATENCY + (piece.stop - piece.start) * items[piece.dtype] * measured.per_byte,
+            duration=measured.link.seconds((piece.stop - piece.start) * items[piece.dtype]),
         )
         for piece in layout.pieces
     ]
@@ -109,7 +112,7 @@ def timings_of(layout: Layout, sizes: Sequence[Size], measured: Measured) -> lis
 
 def compare(first: dict[str, Any], other: dict[str, Any], rank: int) -> None:
     """Raises ``GradientError``, on all ranks alike, where the ranks cannot exchange."""
-    for name in ("piece_bytes", "credit", "defer"):
+    for name in ("piece_bytes", "credit", "defer", "tuning"):
         if first[name] != other[name]:
             raise GradientError(f"{name} is {first[name]} on rank 0 and {other[name]} on rank {rank}; it has to be one")
     ours, theirs = first["parameters"], other["parameters"]

@@ -8,6 +8,7 @@ to all ranks with the step's own pieces, and leads to a new plan at a point that
 from __future__ import annotations
 
 import sys
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,19 +16,14 @@ from typing import Any
 from torch import Tensor
 
 from lockstep_worker.gradients import guards
-from lockstep_worker.gradients.buffers import Buffers, name_of, size_of
+from lockstep_worker.gradients.buffers import Buffers, size_of
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.exchange import Exchange
 from lockstep_worker.gradients.pieces import lay_out
-from lockstep_worker.gradients.plan import Plan, compare, first_plan, measured_plan
-from lockstep_worker.gradients.timing import Stopwatch
+from lockstep_worker.gradients.plan import Plan, first_plan
+from lockstep_worker.gradients.planning import Planner
+from lockstep_worker.gradients.timing import Stopwatch, link_seconds
 from lockstep_worker.gradients.transport import Transport
-
-WARM_UP = 2
-"""Steps with a plan that nothing was measured for: the first backward pass pays for memory and caches."""
-
-MOST_MEASUREMENTS = 4
-"""Warm-ups in which no first use is seen (an evaluation behind every step), until the order is made without."""
 
 _owners: dict[int, weakref.ref[Reducer]] = {}
 """By the parameter's id."""
@@ -57,7 +53,8 @@ class Reducer:
         *,
         name: str,
         piece_bytes: int | None,
-        credit: int,
+        credit: int | None,
+        recorded: Plan | None = None,
         passes: int,
         defer: bool,
         before_backward: Callable[[], None],
@@ -73,21 +70,27 @@ class Reducer:
         self._name = name
         self._names = [one for one, _ in named]
         self._parameters = [one for _, one in named]
-        self._asked: dict[str, Any] = {"piece_bytes": piece_bytes, "credit": credit, "defer": defer}
         self._before_backward = before_backward
         self._by_number: dict[int, Slot] = {}
         self._buffers: Buffers | None = None
         self._handles: dict[int, tuple[Any, Any]] = {}
-        self._told: list[bool] = []
         self._wanted_by = 0.0
-        self._renew_at_begin = False
-        self._steps = 0
-        self._adoptions = 0
-        self._measurements = 0
+        self._packings = 0
+        self._exposed = 0.0
+        """Seconds that the training has waited in this step."""
         self._watch = Stopwatch()
         for one in self._parameters:
             self._own(one)
         self._exchange = Exchange(transport)
+        self.planner = Planner(
+            transport,
+            self._names,
+            self._parameters,
+            asked={"piece_bytes": piece_bytes, "credit": credit, "defer": defer},
+            recorded=recorded,
+            watch=self._watch,
+            piece_cpu=self._exchange.cpu_seconds_per_piece,
+        )
         self._hook()
 
     # -- a step, in the order of its calls ---------------------------------------------------------------------------
@@ -95,12 +98,17 @@ class Reducer:
     def begin(self) -> None:
         """All ranks begin a step: the one point where plans change."""
         self._watch.unwatch()
-        if self.plan is None or self._renew_at_begin or (self._steps == WARM_UP and not self.plan.measured):
-            self._adopt(self._agree())
+        plan = self.planner.begin()
+        if plan is not self.plan:
+            self._adopt(plan)
+        self._open()
+
+    def _open(self) -> None:
         assert self._buffers is not None
         self._hook()
         self._buffers.mark_used()
-        self._buffers.say(wants=self._requires() != self._told)
+        self._buffers.say(wants=self.wants_new_plan, drifts=self.planner.drifts)
+        self._exposed = 0.0
         for slot in self.slots:
             slot.ready, slot.absent, slot.passes = False, False, self.passes
         self._exchange.begin()
@@ -131,7 +139,9 @@ class Reducer:
     def wait(self, slots: Sequence[Slot] | None = None, seconds: float | None = None) -> None:
         """Sleeps until these (None: all) are averaged, ``seconds`` at most (``TimeoutError``)."""
         pieces = None if slots is None else [piece for slot in slots for piece in slot.parts]
+        began = time.perf_counter()
         self._exchange.wait(pieces, seconds)
+        self._exposed += time.perf_counter() - began
 
     def is_averaged(self, slot: Slot) -> bool:
         """Whether ``wait`` would not sleep."""
@@ -155,23 +165,28 @@ class Reducer:
         """All is averaged and settled."""
         assert self._buffers is not None
         self.begun = self.sealed = False
+        issued, completed = self._exchange.issued_at, self._exchange.completed_at
         if self.measuring:
-            self._watch.sent(self._buffers.pieces, self._exchange.issued_at, self._exchange.completed_at)
-        self._steps += 1
+            self._watch.sent(self._buffers.pieces, issued, completed)
         self._wanted_by = self._buffers.share_that_wants()
-        self._renew_at_begin = self._wanted_by > 0
+        self.planner.end(
+            exposed=self._exposed,
+            busy=sum(link_seconds(issued, completed)),
+            wanted=self._wanted_by > 0,
+            drifted=self._buffers.any_drifts(),
+        )
 
     # -- plans -------------------------------------------------------------------------------------------------------
 
     @property
     def measuring(self) -> bool:
         """Whether the plan is still to be made from what is measured in this step."""
-        return self.plan is None or not self.plan.measured
+        return self.planner.measuring
 
     @property
     def wants_new_plan(self) -> bool:
         """Whether this rank's parameters are not those of the plan."""
-        return self._requires() != self._told
+        return self.planner.lacks
 
     def unplanned(self) -> list[Tensor]:
         """Parameters that are not in the plan."""
@@ -179,7 +194,7 @@ class Reducer:
 
     def watch_first_uses(self) -> None:
         """For the next plan."""
-        if self.measuring and self._steps > 0:
+        if self.planner.watches_uses:
             self._watch.watch((slot.number, slot.parameter) for slot in self.slots)
 
     def catch_up(self, *, agreed: bool) -> None:
@@ -192,12 +207,12 @@ class Reducer:
             return
         if agreed or self._wanted_by > 1 - 0.5 / self.transport.size:  # all of them, up to rounding
             known = set(self._by_number)
-            plan = self._agree()
+            plan = self.planner.agree()
             late = [number for number in plan.sequence if number not in known]
             if late:
                 sizes = [size_of(one) for one in self._parameters]
                 self._adopt(first_plan(plan.number, sizes, late, plan.piece_bytes, plan.credit))
-                self._told = self._requires()
+                self._open()
                 self.flush()
                 self.wait()
                 for slot in self.slots:
@@ -220,7 +235,7 @@ class Reducer:
             self._own(parameter)
             self._names.append(name)
             self._parameters.append(parameter)
-        self._renew_at_begin = True
+        self.planner.renew = True
         self._hook()
 
     def close(self, seconds: float) -> bool:
@@ -253,65 +268,27 @@ class Reducer:
             )
         _owners[id(parameter)] = weakref.ref(self)
 
-    def _requires(self) -> list[bool]:
-        with guards.untouched():
-            return [one.requires_grad for one in self._parameters]
-
-    def _agree(self) -> Plan:
-        """Tells all ranks what this one has; rank 0 makes the plan. Every rank calls it at the same point."""
-        with guards.untouched():
-            described = [
-                [name, list(one.shape), list(one.stride()), name_of(one.dtype)]
-                for name, one in zip(self._names, self._parameters)  # noqa: B905 - Python 3.9
-            ]
-        self._told = self._requires()
-        facts = self.transport.gather({"parameters": described, "requires": self._told, **self._asked})
-        for rank, other in enumerate(facts):
-            compare(facts[0], other, rank)
-        wanted = [number for number in range(len(described)) if any(other["requires"][number] for other in facts)]
-        if not wanted:
-            raise GradientError("no parameter of the optimizer requires a gradient on any rank")
-        told: dict[str, Any] = {}
-        failed = None
-        if self.transport.rank == 0:
-            try:
-                told = {"plan": self._make(wanted).as_json()}
-            except Exception as error:  # told to the others, which wait for the plan
-                told, failed = {"error": repr(error)}, error
-        found = self.transport.gather(told)[0]
-        if "error" in found:
-            raise GradientError(f"rank 0 has made no plan: {found['error']}") from failed
-        return Plan.from_json(found["plan"])
-
-    def _make(self, wanted: Sequence[int]) -> Plan:
-        sizes = [size_of(one) for one in self._parameters]
-        limit, credit = self._asked["piece_bytes"], self._asked["credit"]
-        if self._steps >= WARM_UP and self.plan is not None and set(wanted) == set(self._by_number):
-            self._measurements += 1
-            measured = self._watch.measured()
-            if measured.used or self._measurements >= MOST_MEASUREMENTS:
-                return measured_plan(self._adoptions, sizes, wanted, limit, credit, measured=measured)
-        return first_plan(self._adoptions, sizes, wanted, limit, credit)
-
     def _adopt(self, plan: Plan) -> None:
-        sizes = [size_of(one) for one in self._parameters]
-        layout = lay_out(sizes, plan.sequence, plan.piece_bytes)
-        self._buffers = Buffers(self._parameters, layout)
-        self.slots = [
-            Slot(number, self._parameters[number], self._buffers.views[number], layout.parts[number], self.passes)
-            for number in sorted(plan.sequence)
-        ]
-        self._by_number = {slot.number: slot for slot in self.slots}
-        self._adoptions += 1
-        names = [f"{self._name}.{self._adoptions}.{piece}" for piece in range(len(layout.pieces))]
+        """Other pieces or another order; the same memory and gradients where the packing is as it was."""
+        layout = lay_out([size_of(one) for one in self._parameters], plan.sequence, plan.piece_bytes)
+        if self._buffers is not None and self.plan is not None and self.plan.sequence == plan.sequence:
+            self._buffers.cut(layout)
+            for slot in self.slots:
+                slot.parts = layout.parts[slot.number]
+        else:
+            self._buffers = Buffers(self._parameters, layout)
+            self.slots = [
+                Slot(number, self._parameters[number], self._buffers.views[number], layout.parts[number], self.passes)
+                for number in sorted(plan.sequence)
+            ]
+            self._by_number = {slot.number: slot for slot in self.slots}
+            self._packings += 1
+        # The same names whenever the same pieces come again: Horovod knows them then.
+        names = [f"{self._name}.{self._packings}.{plan.piece_bytes}.{piece}" for piece in range(len(layout.pieces))]
         self._exchange.adopt(
             self._buffers.pieces, names, plan.order, [len(piece.tensors) for piece in layout.pieces], plan.credit
         )
         self.plan = plan
-        self._renew_at_begin = False
-        self._watch.new_pieces()
-        if not plan.measured:
-            self._steps = 0
 
     # -- hooks -------------------------------------------------------------------------------------------------------
 

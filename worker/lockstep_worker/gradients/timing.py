@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable, Sequence
 
@@ -10,11 +9,12 @@ from torch import Tensor
 
 from lockstep_worker.gradients import guards
 from lockstep_worker.gradients.entry import Entry
+from lockstep_worker.gradients.link import fit
 from lockstep_worker.gradients.plan import Measured
 
 
 class Stopwatch:
-    """Of one rank. Times of a later step take the place of those of an earlier one; a piece's duration is its least.
+    """Of one rank. Times of a later step take the place of those of an earlier one; pieces' durations add up.
 
     A first use is told since the first of all in its step: a forward pass that nobody watched (an evaluation came
     first) leaves what is known of the one before.
@@ -24,8 +24,7 @@ class Stopwatch:
         self._began = 0.0
         self._released: dict[int, float] = {}
         self._used: dict[int, float] = {}
-        self._seconds: dict[int, float] = {}
-        self._bytes: dict[int, int] = {}
+        self._samples: list[tuple[int, float]] = []
         self._watched: dict[int, tuple[int, Tensor]] = {}
         self._entry = Entry(self.unwatch, self._all_touched)
         self._first: float | None = None
@@ -57,25 +56,16 @@ class Stopwatch:
 
     def sent(self, pieces: Sequence[Tensor], issued: Sequence[float], completed: Sequence[float]) -> None:
         """A step's pieces have been sent, one after another on one link."""
-        last = 0.0
-        for piece in sorted(range(len(pieces)), key=lambda one: completed[one]):
-            seconds = completed[piece] - max(issued[piece], last)
-            last = completed[piece]
-            self._seconds[piece] = min(seconds, self._seconds.get(piece, seconds))
-            self._bytes[piece] = pieces[piece].numel() * pieces[piece].element_size()
+        for piece, seconds in enumerate(link_seconds(issued, completed)):
+            self._samples.append((pieces[piece].numel() * pieces[piece].element_size(), seconds))
 
-    def new_pieces(self) -> None:
-        """The pieces are others from now on."""
-        self._seconds.clear()
-        self._bytes.clear()
+    def forget(self) -> None:
+        """The link is to be measured anew; of the times in a step later ones take the place of those known."""
+        self._samples.clear()
 
     def measured(self) -> Measured:
         """What is known by now."""
-        # The large pieces alone: the others say more of a collective's own time than of the link.
-        largest = max(self._bytes.values(), default=0)
-        rates = [self._seconds[piece] / size for piece, size in self._bytes.items() if 2 * size >= largest > 0]
-        per_byte = statistics.median(rates) if rates else 0.0
-        return Measured(dict(self._released), dict(self._used), per_byte)
+        return Measured(dict(self._released), dict(self._used), fit(self._samples))
 
     def _all_touched(self, parameters: Sequence[Tensor]) -> None:
         for one in parameters:
@@ -92,3 +82,13 @@ class Stopwatch:
         self._used[number] = now - self._first
         if not self._watched:
             self._entry.leave()
+
+
+def link_seconds(issued: Sequence[float], completed: Sequence[float]) -> list[float]:
+    """How long each piece had the link, by its number: from when it was issued, or the one before it had arrived."""
+    found = [0.0] * len(completed)
+    last = 0.0
+    for piece in sorted(range(len(completed)), key=lambda one: completed[one]):
+        found[piece] = completed[piece] - max(issued[piece], last)
+        last = completed[piece]
+    return found
