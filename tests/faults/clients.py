@@ -27,33 +27,40 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
 
 
 class Gate:
-    """Lets a submission through as long as not too many are outstanding; a fault may let more through."""
+    """Lets a submission through as long as not too many are outstanding; a fault may let more through.
+
+    What a fault let through early is waited for behind it: else all would be submitted by the middle of a run, and
+    what goes wrong after it would meet no submission.
+    """
 
     def __init__(self, outstanding: int) -> None:
         self._outstanding = outstanding
-        self._extra = 0
-        self._trained = 0
+        self._most = outstanding
+        """So many may go, all in all, up to now."""
         self._let_through = 0
         self._changed = threading.Condition()
+
+    @property
+    def open(self) -> bool:
+        """Whether the next submission may go."""
+        return self._let_through < self._most
 
     def wait(self) -> None:
         """Returns when the next submission may go."""
         with self._changed:
-            self._changed.wait_for(lambda: self._let_through < self._trained + self._outstanding + self._extra)
+            self._changed.wait_for(lambda: self.open)
             self._let_through += 1
 
     def trained(self, count: int) -> None:
         """So many have trained by now."""
         with self._changed:
-            self._trained = count
-            if self._let_through <= count + self._outstanding:
-                self._extra = 0
+            self._most = max(self._most, count + self._outstanding)
             self._changed.notify_all()
 
     def more(self, count: int) -> None:
         """So many more may go now, whatever is outstanding."""
         with self._changed:
-            self._extra = max(self._extra, self._let_through - self._trained - self._outstanding + count)
+            self._most = max(self._most, self._let_through + count)
             self._changed.notify_all()
 
 

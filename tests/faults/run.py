@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -37,6 +38,10 @@ LOOK = 0.2
 LOOK_AT_LIST = 5.0
 """Seconds between two looks at the service's list, while not all have trained."""
 PAGE = 200
+LOST_ANSWER = re.compile(r"job (\S+): Slurm does not answer \(sbatch")
+"""In the service's log."""
+SECOND_COPY = "a second copy is held"
+"""In a job's timeline."""
 BADLY = "ended badly"
 REASONS = 5
 """Jobs that ended badly, whose reasons are told."""
@@ -60,6 +65,8 @@ class Happened:
     """Submits for which slurmctld had no room meanwhile."""
     lost_answers: int = 0
     """Submits of which the service said that nobody answered: each may have happened, and did or did not."""
+    happened_all_the_same: int = 0
+    """Of these, jobs that the service then found in Slurm, so that no second copy was submitted."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,9 @@ class Run:
         self.happened.kills, self.happened.ended_by_itself = self.service.killed, self.service.ended
         self.happened.refused_by_limit = self.controller.refused
         self.happened.turned_away = self.controller.turned_away
-        said = self.service.log.read_text(errors="replace")
-        self.happened.lost_answers = said.count("Slurm does not answer (sbatch")
+        lost = LOST_ANSWER.findall(self.service.log.read_text(errors="replace"))
+        self.happened.lost_answers = len(lost)
+        self.happened.happened_all_the_same = sum(not self._has_second_copy(job_id) for job_id in set(lost))
 
     def _watch(self) -> None:
         """Follows the ledger and, less often, the service's list."""
@@ -172,6 +180,12 @@ class Run:
                         return found
         except httpx.TransportError:
             return {}
+
+    def _has_second_copy(self, job_id: str) -> bool:
+        """Whether a second copy of the job was submitted, held, by the job's timeline."""
+        headers = {"Authorization": f"Bearer {self.service.token}"}
+        answer = httpx.get(f"{self.service.url}/api/v1/jobs/{job_id}/timeline", headers=headers, timeout=60)
+        return SECOND_COPY in answer.raise_for_status().text
 
     def reasons(self) -> list[str]:
         """In words, why jobs ended badly: of the first few."""
