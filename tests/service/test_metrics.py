@@ -106,11 +106,11 @@ class TestFigures:
     def test_each_ranks_newest(self) -> None:
         figures = Figures()
         figures.take([record(0, 1, kind="start", node="node1")])
-        figures.take([record(0, 3, 2, loss=0.5, communication_s=1, seconds=2)])
+        figures.take([record(0, 3, 2, loss=0.5, exposed_s=1, seconds=2)])
         figures.take([record(0, 2, 1, loss=0.9)])
         figures.take([record(0, 4, kind="gap", dropped=12)])
         (rank,) = figures.by_rank()
-        assert (rank.node, rank.step, rank.loss, rank.communication_share, rank.dropped) == ("node1", 2, 0.5, 0.5, 12)
+        assert (rank.node, rank.step, rank.loss, rank.exposed_share, rank.dropped) == ("node1", 2, 0.5, 0.5, 12)
 
     def test_a_loss_that_not_every_step_tells_stays(self) -> None:
         figures = Figures()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from lockstep_service.metrics.pace import Pace, communication_share, throughput
+from lockstep_service.metrics.pace import Pace, exposed_share, throughput
 
 
 def test_a_short_step_among_long_ones_counts_by_its_time() -> None:
     steps = [Pace(10, 1.0, 10.0, 0.5), Pace(10, 0.01, 1000.0, 0.0)]
     assert throughput(steps) == pytest.approx(20 / 1.01)
-    assert communication_share(steps) == pytest.approx(0.5 / 1.01)
+    assert exposed_share(steps) == pytest.approx(0.5 / 1.01)
 
 
 def test_what_a_script_tells_alone_is_averaged() -> None:
     assert throughput([Pace(None, None, 10.0, None), Pace(None, None, 30.0, None)]) == 20.0
     assert throughput([Pace(8, None, None, None)]) is None
-    assert communication_share([Pace(8, 1.0, 8.0, None)]) is None
+    assert exposed_share([Pace(8, 1.0, 8.0, None)]) is None
 
 
 def test_a_first_step_that_nobody_timed_is_left_out() -> None:
@@ -25,9 +25,9 @@ def test_a_first_step_that_nobody_timed_is_left_out() -> None:
 
 def test_what_would_be_infinite_or_backwards_is_no_figure() -> None:
     assert throughput([Pace(1e308, 1e-300, 1.0, 1e308)]) is None
-    assert communication_share([Pace(1.0, 1e-300, 1.0, 1e308)]) is None
+    assert exposed_share([Pace(1.0, 1e-300, 1.0, 1e308)]) is None
     assert throughput([Pace(8, -2.0, None, None)]) is None
-    assert communication_share([Pace(8, -2.0, None, 1.0)]) is None
+    assert exposed_share([Pace(8, -2.0, None, 1.0)]) is None
     assert throughput([Pace(None, None, 1e308, None)] * 2) is None
 
 

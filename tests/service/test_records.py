@@ -186,14 +186,14 @@ class TestPostRecords:
 
     def test_last_follows(self, post: Any, api: TestClient, job: Json) -> None:
         def step(rank: int, seq: int, loss: object) -> bytes:
-            values = {"loss": loss, "samples_per_s": 100.0, "epoch": 1.5, "communication_s": 1.0, "seconds": 4.0}
+            values = {"loss": loss, "samples_per_s": 100.0, "epoch": 1.5, "exposed_s": 1.0, "seconds": 4.0}
             return line(seq, rank, step=seq - 1, values=values)
 
         start = [line(1, rank, kind="start", step=None, values={"node": "node1", "steps": 9}) for rank in (0, 1)]
         post(gzip.compress(b"".join([*start, step(0, 2, 1.0), step(1, 2, 3.0), step(0, 3, 0.5)]))).raise_for_status()
         last = api.get(f"/api/v1/jobs/{job['id']}").json()["last"]
         assert (last["step"], last["steps"], last["loss"], last["samples_per_s"]) == (1, 9, 2.0, 200.0)
-        assert (last["epoch"], last["communication_share"], last["accuracy"]) == (1.5, 0.25, None)
+        assert (last["epoch"], last["exposed_share"], last["accuracy"]) == (1.5, 0.25, None)
         post(gzip.compress(step(1, 3, "NaN") + line(4, kind="evaluation", step=2, values={"accuracy": 0.9})))
         last = api.get(f"/api/v1/jobs/{job['id']}").json()["last"]
         assert (last["step"], last["loss"], last["samples_per_s"], last["accuracy"]) == (2, None, 200.0, 0.9)

@@ -24,7 +24,7 @@ EXAMPLE_SPEC: dict[str, Any] = {
 }
 _LAST: dict[str, Any] = {
     "step": 660, "steps": 660, "epoch": 30.0, "samples_per_s": 5120.5, "samples_per_s_ranks": 2, "loss": 0.011,
-    "accuracy": 0.981, "communication_share": 0.12, "cpus": 1.9, "received_bytes_per_s": 110e6,
+    "accuracy": 0.981, "exposed_share": 0.12, "cpus": 1.9, "received_bytes_per_s": 110e6,
     "sent_bytes_per_s": 110e6, "time": "2026-11-23T06:01:10.250Z",
 }  # fmt: skip
 _ATTEMPT: dict[str, Any] = {
@@ -75,8 +75,8 @@ class Last(Wire):
     )
     loss: float | None = Field(description="Mean over the ranks that told one, each of its newest such step")
     accuracy: float | None = Field(description="Of the newest evaluation")
-    communication_share: float | None = Field(
-        description="Mean over ranks of communication_s / seconds, each over its newest 20 steps"
+    exposed_share: float | None = Field(
+        description="Mean over ranks of exposed_s / seconds, each over its newest 20 steps"
     )
     cpus: float | None = Field(description="CPUs in use: mean over ranks, and over the training so far")
     received_bytes_per_s: float | None = Field(

@@ -67,6 +67,7 @@ class FiguresCache:
                 revision=figures.revision,
                 series=figures.series(points, frozenset(over)),
                 by_rank=figures.by_rank(),
+                step_time=figures.step_time(),
             )
 
     def to_change(self, session: Session, row: JobRow) -> Figures:

@@ -14,10 +14,12 @@ from msgspec import Struct, msgpack
 
 from lockstep_service.metrics.curve import NAN, Curve
 from lockstep_service.metrics.last import last
-from lockstep_service.metrics.pace import communication_share, throughput
-from lockstep_service.metrics.rank import DRAWN_OF_USAGE, Attempt, Rank
+from lockstep_service.metrics.pace import exposed_share, throughput
+from lockstep_service.metrics.rank import DRAWN_OF_USAGE, OF_ATTEMPT, Attempt, Rank
 from lockstep_service.metrics.record import NOT_FINITE, Record, number
-from lockstep_service.metrics.schemas import RankFigures, Series
+from lockstep_service.metrics.schemas import RankFigures, Series, StepTime
+from lockstep_service.metrics.spent import Spent, spent
+from lockstep_service.metrics.step_time import step_time
 from lockstep_service.metrics.thinning import thin
 
 Kind = Literal["step", "evaluation", "usage"]
@@ -33,7 +35,7 @@ _STORE_AFTER = 20_000
 """Records and values; and one for so many numbers that are held, so that storing costs less than taking in."""
 _NUMBERS_A_RECORD = 4
 # An evaluation's values that share a name with a step's are told apart by this.
-_ALSO_OF_A_STEP = frozenset({"loss", "samples", "seconds", "samples_per_s", "communication_s", "epoch"})
+_ALSO_OF_A_STEP = frozenset({"loss", "samples", "seconds", "samples_per_s", "exposed_s", "epoch"})
 _SUMMED = frozenset({"samples_per_s"})
 
 
@@ -81,16 +83,15 @@ class Figures:
         self._since += 1
         rank.take(record)
         kind = record.kind
+        if kind in OF_ATTEMPT:
+            self._attempt(record.attempt).take(record)
         if kind == "step":
             self._draw(record, "step", record.values, touched, late=late)
         elif kind == "evaluation":
-            self._attempt(record.attempt).take(record)
             self._draw(record, "evaluation", record.values, touched, late=late)
         elif kind == "usage":
             drawn = {name: record.values[name] for name in DRAWN_OF_USAGE if name in record.values}
             self._draw(record, "usage", drawn, touched, late=late)
-        elif kind == "start":
-            self._attempt(record.attempt).take(record)
         return True
 
     def _attempt(self, of: int) -> Attempt:
@@ -174,7 +175,7 @@ class Figures:
                 step=found.step,
                 samples_per_s=throughput(paces),
                 loss=found.loss,
-                communication_share=communication_share(paces),
+                exposed_share=exposed_share(paces),
                 cpus=found.usage.get("cpus"),
                 received_bytes_per_s=found.usage.get("received_bytes_per_s"),
                 sent_bytes_per_s=found.usage.get("sent_bytes_per_s"),
@@ -185,6 +186,19 @@ class Figures:
             for found in (self.ranks[attempt, rank],)
             for paces in ([told.pace for told in found.newest()],)
         ]
+
+    def step_time(self) -> StepTime | None:
+        """Where a step's time goes, in the newest attempt of which that is known."""
+        by_attempt: dict[int, list[Spent]] = {}
+        for (attempt, _), rank in sorted(self.ranks.items()):
+            of = by_attempt.setdefault(attempt, [])
+            if (found := spent(rank)) is not None:
+                of.append(found)
+        for attempt, found_of in sorted(by_attempt.items(), reverse=True):
+            if found_of:
+                ranks = sum(of == attempt for of, _ in self.ranks)
+                return step_time(self.attempts.get(attempt) or Attempt(attempt), found_of, ranks)
+        return None
 
     @property
     def weight(self) -> int:

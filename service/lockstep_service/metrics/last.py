@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from lockstep_service.metrics.pace import RECENT, communication_share, throughput
-from lockstep_service.metrics.rank import Attempt, Rank, Told
+from lockstep_service.metrics.pace import RECENT, exposed_share, throughput
+from lockstep_service.metrics.rank import Attempt, Rank
 from lockstep_service.metrics.record import number
+from lockstep_service.metrics.told import Told
 from lockstep_service.wire import moment, rfc3339
 
 
@@ -34,7 +35,7 @@ def last(attempt: Attempt, ranks: Sequence[Rank]) -> dict[str, Any]:
             "samples_per_s": number(sum(known_rates)) if known_rates else None,
             "samples_per_s_ranks": len(known_rates) or None,
             "loss": mean([told.figure("loss") for told in losses if told is not None]),
-            "communication_share": mean([communication_share([told.pace for told in of_rank]) for of_rank in recent]),
+            "exposed_share": mean([exposed_share([told.pace for told in of_rank]) for of_rank in recent]),
         }
         times.extend(told.time for told in newest)
         for rank in ranks:

@@ -19,12 +19,12 @@ class Pace:
     samples: float | None
     seconds: float | None
     samples_per_s: float | None
-    communication_s: float | None
+    exposed_s: float | None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Pace:
         """From a step record's values."""
-        return cls(*(number(values.get(name)) for name in ("samples", "seconds", "samples_per_s", "communication_s")))
+        return cls(*(number(values.get(name)) for name in ("samples", "seconds", "samples_per_s", "exposed_s")))
 
 
 def throughput(steps: Sequence[Pace]) -> float | None:
@@ -37,8 +37,8 @@ def throughput(steps: Sequence[Pace]) -> float | None:
     return number(sum(told) / len(told)) if told else None
 
 
-def communication_share(steps: Sequence[Pace]) -> float | None:
-    """communication_s by seconds of one rank over these steps; None where neither step tells both."""
-    both = [(step.communication_s, step.seconds) for step in steps if step.communication_s is not None and step.seconds]
+def exposed_share(steps: Sequence[Pace]) -> float | None:
+    """exposed_s by seconds of one rank over these steps; None where neither step tells both."""
+    both = [(step.exposed_s, step.seconds) for step in steps if step.exposed_s is not None and step.seconds]
     timed = [(waited, seconds) for waited, seconds in both if seconds > 0]
     return number(sum(waited for waited, _ in timed) / sum(seconds for _, seconds in timed)) if timed else None

@@ -8,8 +8,10 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from lockstep_service.metrics.pace import RECENT, Pace
-from lockstep_service.metrics.record import Record, Value, number
+from lockstep_service.metrics.exchange import Isolation, Tuning
+from lockstep_service.metrics.pace import RECENT
+from lockstep_service.metrics.record import Record, number
+from lockstep_service.metrics.told import TOLD, Told
 from lockstep_service.placement import documents
 
 MOST_HOLES = 1000
@@ -18,36 +20,11 @@ _WINDOW = 1024
 """Step records that are kept of a rank which is ahead of the others."""
 # The rest of a usage record grows all the time, and is no curve.
 DRAWN_OF_USAGE = ("cpus", "received_bytes_per_s", "sent_bytes_per_s")
-_OF_NOW = ("loss", "epoch", "samples", "seconds", "samples_per_s", "communication_s")
+_OF_NOW = ("loss", "epoch", "samples", "seconds", "samples_per_s", "exposed_s")
+_OF_NEWEST = (*_OF_NOW, *(name for name in TOLD if name not in _OF_NOW))
+OF_ATTEMPT = frozenset({"start", "evaluation", "isolation", "tuning"})
 _INT64 = 2**63
 _ADDED_UP = ("cpu_s", "elapsed_s", "received_bytes", "sent_bytes")
-
-
-class Told(Struct, array_like=True, frozen=True, gc=False):
-    """A step record's place, and its values as they came: they are looked at only where a figure of now is made."""
-
-    step: int | None
-    seq: int
-    time: float
-    values: dict[str, Value]
-
-    @property
-    def pace(self) -> Pace:
-        """What it says of speed."""
-        return Pace.of(self.values)
-
-    def figure(self, name: str) -> float | None:
-        """One of its values; None where it is no finite number."""
-        return number(self.values.get(name))
-
-    def brief(self) -> Told:
-        """With those values alone that figures of now are made of."""
-        kept: dict[str, Value] = {}
-        for name in _OF_NOW:
-            if name in self.values:
-                found = number(self.values[name])
-                kept[name] = "NaN" if found is None else found
-        return Told(self.step, self.seq, self.time, kept)
 
 
 class Rank(Struct, array_like=True):
@@ -158,8 +135,8 @@ class Rank(Struct, array_like=True):
     def brief(self) -> Rank:
         """As it is to be stored."""
         found = copy(self)
-        found.recent = [told.brief() for told in self.newest()]
-        found.window = [told.brief() for told in self.window]
+        found.recent = [told.brief(_OF_NEWEST) for told in self.newest()]
+        found.window = [told.brief(_OF_NOW) for told in self.window]
         return found
 
 
@@ -175,14 +152,22 @@ class Attempt(Struct, array_like=True):
     """Step, time, planned steps."""
     evaluation: tuple[int | None, float, float | None] | None = None
     """Step, time, accuracy."""
+    isolation: tuple[float, Isolation] | None = None
+    """Time, and communication alone as it was measured."""
+    tuning: tuple[float, Tuning] | None = None
+    """Time, and how gradients are exchanged."""
 
     def take(self, record: Record) -> None:
-        """Notes a ``start`` or an ``evaluation``."""
+        """Notes a record of one of the kinds ``OF_ATTEMPT``."""
         if record.kind == "start":
             self.start = _newer(self.start, (record.step, record.time, number(record.values.get("steps"))))
         elif record.kind == "evaluation":
             found = (record.step, record.time, number(record.values.get("accuracy")))
             self.evaluation = _newer(self.evaluation, found)
+        elif record.kind == "isolation" and (self.isolation is None or record.time >= self.isolation[0]):
+            self.isolation = record.time, Isolation.of(record.values)
+        elif record.kind == "tuning" and (self.tuning is None or record.time >= self.tuning[0]):
+            self.tuning = record.time, Tuning.of(record.values)
 
 
 _Dated = tuple[int | None, float, float | None]

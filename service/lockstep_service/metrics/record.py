@@ -19,7 +19,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _INT32, _INT64 = 2**31, 2**63
 LONGEST_LINE = 1 << 20
-KINDS = frozenset({"start", "step", "evaluation", "usage", "gap", "end"}) | documents.KINDS
+KINDS = frozenset({"start", "step", "evaluation", "usage", "gap", "end", "isolation", "tuning"}) | documents.KINDS
 """The kinds of today; a reader keeps one that it does not know."""
 
 Value = int | float | str | list[int | float | str]

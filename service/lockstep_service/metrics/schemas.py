@@ -15,9 +15,25 @@ _SERIES: dict[str, Any] = {
 }  # fmt: skip
 _BY_RANK: dict[str, Any] = {
     "rank": 0, "node": "node1", "attempt": 1, "step": 660, "samples_per_s": 2500.1, "loss": 0.01,
-    "communication_share": 0.1, "cpus": 1.9, "received_bytes_per_s": 110e6, "sent_bytes_per_s": 110e6, "dropped": 0,
+    "exposed_share": 0.1, "cpus": 1.9, "received_bytes_per_s": 110e6, "sent_bytes_per_s": 110e6, "dropped": 0,
     "last_time": 1764000030.2,
 }  # fmt: skip
+
+
+_PARTS: list[dict[str, Any]] = [
+    {"name": "forward", "seconds": 0.04}, {"name": "backward", "seconds": 0.08},
+    {"name": "optimizer", "seconds": 0.005}, {"name": "data", "seconds": 0.002},
+    {"name": "transfer", "seconds": 0.02}, {"name": "waiting", "seconds": 0.012}, {"name": "other", "seconds": 0.001},
+]  # fmt: skip
+_BAR: dict[str, Any] = {"rank": 0, "node": "node1", "seconds": 0.16, "parts": _PARTS}
+_STEP_TIME: dict[str, Any] = {
+    "attempt": 1, "steps": 20, "told": 2, "ranks": 2, "median": _BAR, "bars": [_BAR], "left_out": 1, "slowest": 1,
+    "spread": [{"name": "forward", "low": 0.04, "median": 0.042, "high": 0.044}],
+    "sentence": "Rank 1 on node2 is slowest: it computes 12 % longer than rank 0, which waits 12 ms a step for it.",
+    "untold": None,
+    "exchange": "Communication alone: 118 MB/s. Gradients go in pieces of at most 1 MiB, 2 under way at once.",
+}  # fmt: skip
+PartName = Literal["forward", "backward", "optimizer", "data", "exposed", "transfer", "waiting", "other", "untold"]
 
 
 class Series(Wire):
@@ -53,7 +69,9 @@ class RankFigures(Wire):
     step: int | None
     samples_per_s: float | None = Field(description="Over its newest 20 steps")
     loss: float | None = Field(description="Of its newest step that told one")
-    communication_share: float | None = Field(description="communication_s / seconds over its newest 20 steps")
+    exposed_share: float | None = Field(
+        description="Of its step, how much was exposed communication: exposed_s / seconds over its newest 20 steps"
+    )
     cpus: float | None = Field(description="CPUs in use over the newest few seconds")
     received_bytes_per_s: float | None = Field(
         description="Through its node's interface, whoever received them; told by one rank of each node"
@@ -61,6 +79,57 @@ class RankFigures(Wire):
     sent_bytes_per_s: float | None
     dropped: int = Field(description="Reports that this rank had to drop, because it never waits")
     last_time: float | None = Field(description="Seconds since the epoch, UTC, of its newest record")
+
+
+class StepPart(Wire):
+    """A part of a step. All of a bar's parts add up to its step."""
+
+    name: PartName = Field(
+        description="`exposed`: waiting for gradients, as `transfer` and `waiting` (for a slower rank) where those are "
+        "told apart; `untold`: the rest, where forward or backward is not told"
+    )
+    seconds: float
+
+
+class StepBar(Wire):
+    """One rank's mean step; the parts that are known, in the order in which they are drawn."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_BAR]})
+
+    rank: int
+    node: str | None
+    seconds: float
+    parts: list[StepPart]
+
+
+class Spread(Wire):
+    """A part of a step over all ranks that tell it; seconds."""
+
+    name: PartName
+    low: float
+    median: float
+    high: float
+
+
+class StepTime(Wire):
+    """Where a step's time goes: each rank's mean over its newest steps."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STEP_TIME]})
+
+    attempt: int = Field(description="The newest attempt in which a rank told how long a step takes")
+    steps: int = Field(description="Over at most so many of its newest records a rank's mean is taken")
+    told: int = Field(description="How many ranks tell it")
+    ranks: int = Field(description="Of how many that were heard of in this attempt")
+    median: StepBar = Field(description="The rank in the middle, by the time in which it computes, else by its step")
+    bars: list[StepBar] = Field(description="By rank; of many ranks the fastest, then the slowest ones, slowest first")
+    left_out: int = Field(description="Ranks without a bar")
+    slowest: int | None = Field(description="The rank that computes longest; null where that is not known")
+    spread: list[Spread]
+    sentence: str | None = Field(description="Who is slowest, and what that costs the others")
+    untold: str | None = Field(description="What is not known")
+    exchange: str | None = Field(
+        description="Of communication alone, of how much is hidden, and of how gradients are exchanged; as far as told"
+    )
 
 
 class Metrics(Wire):
@@ -74,6 +143,7 @@ class Metrics(Wire):
                     "revision": 17,
                     "series": [_SERIES],
                     "by_rank": [_BY_RANK],
+                    "step_time": _STEP_TIME,
                 }
             ]
         }
@@ -83,6 +153,7 @@ class Metrics(Wire):
     revision: int
     series: list[Series]
     by_rank: list[RankFigures]
+    step_time: StepTime | None = Field(description="null before a rank told how long a step takes")
 
 
 class Acknowledgement(Wire):

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from lockstep_slurm.cli import timeline, verdict
+from lockstep_slurm.cli import step_time, timeline, verdict
 from lockstep_slurm.cli.api import Api, Json
 from lockstep_slurm.cli.output import Exit, age, console, errors, number, phase, print_json, until
 
@@ -129,13 +129,14 @@ def ls(
 
 
 def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
-    """Show one job: state, attempts, the newest figures, whether its threads sit where they should, what happened."""
+    """Show one job: state, attempts, newest figures, where a step's time goes, where threads sit, what happened."""
     with Api() as api:
         found = api.get(f"/jobs/{api.job_id(job)}")
         placement = api.get(f"/jobs/{found['id']}/placement", brief="true") if found["verdicts"] else None
         happened = timeline.read(api, found["id"])
+        spent = step_time.read(api, found)
     if as_json:
-        print_json(found | {"placement": placement, "timeline": happened})
+        print_json(found | {"placement": placement, "timeline": happened, "step_time": spent})
         return
     last = found["last"]
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -172,6 +173,8 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
     ):
         table.add_row(Text(name, style="dim"), value)
     console.print(table)
+    for line in step_time.lines(spent) if spent is not None else ():
+        console.print(line, markup=False, soft_wrap=True)
     for attempt in found["attempts"]:
         code, signal = attempt["exit_code"], attempt["exit_signal"]
         end = f"signal {signal}" if signal else "running" if code is None else f"exit {code}"

@@ -13,6 +13,10 @@ export type Attempt = Schemas["Attempt"];
 export type Logs = Schemas["LogText"];
 export type Metrics = Schemas["Metrics"];
 export type MetricSeries = Schemas["Series"];
+export type StepTime = Schemas["StepTime"];
+/** One rank's step, in its parts. */
+export type StepBar = Schemas["StepBar"];
+export type PartName = Schemas["StepPart"]["name"];
 export type RankFigures = Schemas["RankFigures"];
 /** The data of a job's events, by the event's name. */
 export type JobEvents = Schemas["JobEvent"];

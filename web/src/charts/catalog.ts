@@ -36,11 +36,30 @@ const ACCURACY: ChartSpec = {
   ticks: percentTicks,
 };
 
+// Without exposed_s beside it, the name is of an older run, or a script's own, and means something else.
+const UNDER_WAY = "communication_s";
+
+const COMPUTING: ChartSpec = {
+  id: "computing",
+  title: "Computing",
+  unit: "a step",
+  curves: [
+    { name: "forward_s", label: "forward", color: "--series-2", smooth: true },
+    { name: "backward_s", label: "backward", color: "--series-4", smooth: true },
+  ],
+  format: seconds,
+  ticks: secondTicks,
+  zero: true,
+};
+
 const COMMUNICATION: ChartSpec = {
   id: "communication",
-  title: "Wait for gradients",
-  unit: "",
-  curves: [{ name: "communication_s", label: "wait", color: "--series-5", smooth: true }],
+  title: "Communication",
+  unit: "a step",
+  curves: [
+    { name: "exposed_s", label: "exposed", color: "--series-3", smooth: true },
+    { name: UNDER_WAY, label: "under way", color: "--series-6", smooth: true },
+  ],
   format: seconds,
   ticks: secondTicks,
   zero: true,
@@ -83,9 +102,9 @@ const NETWORK: ChartSpec = {
 export const USAGE = [CPUS, NETWORK];
 
 /** Charts beneath the two main ones, when there is something in them. */
-const SECONDARY = [ACCURACY, COMMUNICATION, STEP_TIME];
-// Bookkeeping of the built-in recipes: known from the spec, or shown as progress.
-const NOT_DRAWN = new Set(["epoch", "samples", "evaluation_samples"]);
+const SECONDARY = [ACCURACY, COMMUNICATION, COMPUTING, STEP_TIME];
+// Bookkeeping of the built-in recipes: known from the spec, shown as progress, or in the bar of a step's time.
+const NOT_DRAWN = new Set(["epoch", "samples", "evaluation_samples", "optimizer_s", "data_s", "waiting_s", "gradient_bytes"]);
 
 function other(name: string): ChartSpec {
   return {
@@ -103,8 +122,9 @@ const cache = new Map<string, ChartSpec>();
 /** The charts beneath throughput and loss: known ones first, then a script's own values by name. */
 export function moreCharts(series: readonly MetricSeries[]): ChartSpec[] {
   const names = new Set(series.filter((one) => one.step.length > 0).map((one) => one.name));
-  const known = SECONDARY.filter((spec) => spec.curves.some((curve) => names.has(curve.name)));
-  const drawn = new Set([THROUGHPUT, LOSS, ...SECONDARY].flatMap((spec) => spec.curves.map((curve) => curve.name)));
+  const told = (name: string) => names.has(name) && (name !== UNDER_WAY || names.has("exposed_s"));
+  const known = SECONDARY.filter((spec) => spec.curves.some((curve) => told(curve.name)));
+  const drawn = new Set([THROUGHPUT, LOSS, ...known].flatMap((spec) => spec.curves.map((curve) => curve.name)));
   const rest = [...names].filter((name) => !drawn.has(name) && !NOT_DRAWN.has(name)).sort();
   return [
     ...known,

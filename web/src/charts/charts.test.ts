@@ -118,13 +118,19 @@ describe("the readout", () => {
 
 describe("the charts beneath", () => {
   it("are those with values: the known ones first, then a script's own by name", () => {
-    const all = ["zeta", "accuracy", "loss", "epoch", "alpha", "communication_s"].map((name) => series(name, 1, [1]));
+    const all = ["zeta", "accuracy", "loss", "epoch", "alpha", "exposed_s", "waiting_s"].map((name) => series(name, 1, [1]));
     expect(moreCharts([...all, series("seconds", 1, [])]).map((spec) => spec.id)).toEqual([
       "accuracy",
       "communication",
       "alpha",
       "zeta",
     ]);
+  });
+
+  it("take communication_s for the time under way only beside exposed_s: it meant something else before", () => {
+    const old = series("communication_s", 1, [1]);
+    expect(moreCharts([old]).map(({ id, title }) => [id, title])).toEqual([["communication_s", "communication_s"]]);
+    expect(moreCharts([old, series("exposed_s", 1, [1])]).map(({ id }) => id)).toEqual(["communication"]);
   });
 });
 

@@ -18,7 +18,7 @@ export function KeyFigures({ job, metrics }: { job: JobWithSpec; metrics: Metric
         <Figure id="samples-per-s" name={throughputName(job)} value={figure(last.samples_per_s)} unit="samples/s" />
         <Figure id="loss" name="Loss" value={figure(last.loss)} />
         <Figure id="accuracy" name="Accuracy" value={percent(last.accuracy)} />
-        <Figure id="communication" name="Communication" value={percent(last.communication_share)} unit="of step time" />
+        <Figure id="exposed" name="Exposed communication" value={percent(last.exposed_share)} unit="of step time" />
         <Figure id="cpus" name="CPUs in use" value={figure(last.cpus)} unit="per rank" />
         <Figure id="elapsed" name="Elapsed" value={ran === null ? UNKNOWN : duration(ran)} />
       </div>

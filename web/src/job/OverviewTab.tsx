@@ -5,6 +5,7 @@ import type { JobWithSpec, Metrics } from "../api/types";
 import { makeAxis, type AxisMode } from "../charts/axis";
 import { LOSS, moreCharts, THROUGHPUT, USAGE } from "../charts/catalog";
 import { Chart } from "../charts/Chart";
+import { StepTime } from "../steptime/StepTime";
 import { ErrorView } from "../ui/ErrorView";
 import { isOver } from "./phase";
 import { RankTable } from "./RankTable";
@@ -76,6 +77,7 @@ export function OverviewTab({ job, metrics }: { job: JobWithSpec; metrics: UseQu
         <Chart spec={THROUGHPUT} series={series} axis={axis} height={TALL} />
         <Chart spec={LOSS} series={series} axis={axis} height={TALL} />
       </div>
+      {metrics.data?.step_time != null && <StepTime found={metrics.data.step_time} />}
       {more.length > 0 && (
         <div className="charts more-charts">
           {more.map((spec) => (

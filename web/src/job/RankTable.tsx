@@ -30,7 +30,7 @@ export function RankTable({ ranks }: { ranks: readonly RankFigures[] }) {
               <th scope="col" className="right">Step</th>
               <th scope="col">Samples/s</th>
               <th scope="col" className="right">Loss</th>
-              <th scope="col" className="right">Communication</th>
+              <th scope="col" className="right">Exposed communication</th>
               <th scope="col" className="right">CPUs in use</th>
               <th scope="col" className="right">Node’s network, in / out</th>
               <th scope="col" className="right">Reports dropped</th>
@@ -52,7 +52,7 @@ export function RankTable({ ranks }: { ranks: readonly RankFigures[] }) {
                     {slow && <span className="chip warn">slow</span>}
                   </td>
                   <td className="right num">{figure(rank.loss)}</td>
-                  <td className="right num">{percent(rank.communication_share)}</td>
+                  <td className="right num">{percent(rank.exposed_share)}</td>
                   <td className="right num">{figure(rank.cpus)}</td>
                   <td className="right num">
                     {rank.received_bytes_per_s != null && `${byteRate(rank.received_bytes_per_s)} / ${byteRate(rank.sent_bytes_per_s)}`}

@@ -1,0 +1,35 @@
+"""Numbers of a sentence as people read them, with their units. Pure."""
+
+from __future__ import annotations
+
+
+def figure(value: float) -> str:
+    """Three figures, and no zeros behind the point: 118, 1.25, 12,300."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Such as ``40 ms``."""
+    if seconds < 1e-3:
+        return f"{figure(seconds * 1e6)} µs"
+    return f"{figure(seconds * 1e3)} ms" if seconds < 1 else f"{figure(seconds)} s"
+
+
+def bytes_in_words(count: float) -> str:
+    """In binary units, such as ``1 MiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{figure(count)} {unit}"
+        count /= 1024
+    return f"{figure(count)} GiB"
+
+
+def rate_in_words(bytes_per_s: float) -> str:
+    """In decimal units, as network links are sold, such as ``118 MB/s``."""
+    for unit in ("B/s", "kB/s", "MB/s"):
+        if bytes_per_s < 1000:
+            return f"{figure(bytes_per_s)} {unit}"
+        bytes_per_s /= 1000
+    return f"{figure(bytes_per_s)} GB/s"
