@@ -140,10 +140,10 @@ class RunOnNodes:
         claim_file(self.run, 1).write_text(as_json(claim))
         self._seqs: dict[int, int] = {}
 
-    def tell(self, rank: int, kind: str, values: Json) -> None:
+    def tell(self, rank: int, kind: str, values: Json, step: int | None = None) -> None:
         """A record of this rank in its node's spool."""
         seq = self._seqs[rank] = self._seqs.get(rank, 0) + 1
-        record = {"v": 1, "attempt": 1, "rank": rank, "seq": seq, "time": time.time(), "kind": kind, "step": None}
+        record = {"v": 1, "attempt": 1, "rank": rank, "seq": seq, "time": time.time(), "kind": kind, "step": step}
         file = spool_file(self.run, 1, self.nodes[rank // 2])
         file.parent.mkdir(exist_ok=True)
         with file.open("a") as opened:

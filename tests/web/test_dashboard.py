@@ -249,6 +249,61 @@ def test_a_verdict_comes_by_itself_and_names_the_thread_that_is_elsewhere(
     expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=60_000)
 
 
+def test_where_a_steps_time_goes_comes_by_itself_and_names_the_slowest_rank(
+    service: Lockstep, page: Page, tmp_path: Path
+) -> None:
+    run = RunOnNodes(tmp_path / "runs", machine())
+    for rank in range(4):
+        run.tell(rank, "start", {"node": run.nodes[rank // 2], "steps": 9})
+    service.run("import", run.run)
+    page.goto(address(service, f"/jobs/{run.run.name}"))
+    expect(page.get_by_test_id("no-metrics")).to_be_visible()
+    expect(page.get_by_test_id("step-time")).to_have_count(0)
+    run.tell(0, "step", {"seconds": 0.2}, step=1)
+    shown = page.get_by_test_id("step-time")
+    expect(shown).to_contain_text("It is only told how long a step takes", timeout=30_000)
+    expect(shown).to_contain_text("Told by 1 of 4 ranks.")
+    expect(shown.get_by_test_id("step-part")).to_have_count(1)
+
+    run.tell(0, "tuning", {"piece_bytes": 1 << 20, "credit": 2, "transport": "horovod"})
+    for rank in range(4):
+        slow = 1.5 if rank == 3 else 1.0
+        computing = {"forward_s": 0.04 * slow, "backward_s": 0.05 * slow, "optimizer_s": 0.005 * slow, "data_s": 0.005}
+        exposed = {"exposed_s": 0.02 if rank == 3 else 0.07, "waiting_s": 0.0 if rank == 3 else 0.05}
+        for step in (2, 3):
+            run.tell(rank, "step", computing | exposed | {"seconds": 0.2}, step=step)
+    said = "Rank 3 on node2 is slowest: it computes 48 % longer than the median rank; the others wait 50 ms a step for it."
+    expect(page.get_by_test_id("step-sentence")).to_have_text(said, timeout=30_000)
+    expect(shown).to_contain_text("Gradients go in pieces of at most 1 MiB, 2 under way at once, over horovod.")
+    bars = shown.get_by_test_id("step-bar")
+    expect(bars).to_have_count(5)
+    expect(bars.nth(4)).to_have_attribute("aria-label", re.compile("^rank 3 on node2, 200 ms a step: Forward pass 60"))
+    # Median rank first: 40 ms, 50, 5, 5, 20 of transfer, 50 of waiting, the rest, of 200 ms.
+    assert drawn_widths(page, 0) == pytest.approx([0.2, 0.25, 0.025, 0.025, 0.1, 0.25, 0.15], abs=0.004)
+    assert drawn_widths(page, 4) == pytest.approx([0.3, 0.375, 0.0375, 0.025, 0.1, 0.1625], abs=0.004)
+    row = shown.locator("[data-testid=part-row][data-part=waiting]")
+    expect(row.get_by_role("cell")).to_have_text(["50.0 ms", re.compile("25.0"), "0 s", "50.0 ms", "50.0 ms"])
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a telephone"
+    said_too = service.run("show", run.run.name).stdout
+    assert f"{said}\n" in said_too
+    assert re.search(r"exposed: slower rank +50 ms +25.0%  █{10}\n", said_too), said_too
+    run.end()
+    expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=60_000)
+
+
+def drawn_widths(page: Page, bar: int) -> list[float]:
+    """How wide the parts of a bar are on the screen, as shares of the room for bars."""
+    shares: list[float] = (
+        page.get_by_test_id("step-bar")
+        .nth(bar)
+        .evaluate(
+            "bar => [...bar.children].map(part => part.getBoundingClientRect().width / bar.getBoundingClientRect().width)"
+        )
+    )
+    return shares
+
+
 def test_a_job_that_is_not_there(service: Lockstep, page: Page) -> None:
     page.goto(address(service, "/jobs/019aaf3e-0000-7000-8000-000000000000"))
     expect(page.get_by_test_id("error")).to_contain_text("019aaf3e-0000-7000-8000-000000000000")
