@@ -8,6 +8,7 @@ from itertools import pairwise
 from statistics import median
 
 from lockstep_service.metrics.rank import Rank
+from lockstep_service.metrics.record import number
 from lockstep_service.metrics.told import COMPUTED, TOLD, Told
 
 _LONGEST = 1e9
@@ -55,7 +56,9 @@ def spent(rank: Rank) -> Spent | None:
     if not timed:
         return None
     names = [name for name in TOLD if timed[-1].figure(name) is not None]
-    whole = [(told, values) for told in timed if None not in (values := [told.figure(name) for name in names])]
+    whole = [
+        (told, values) for told in timed if None not in (values := [number(told.values.get(name)) for name in names])
+    ]
     steps = len(whole) * _steps_of_one([told for told, _ in whole])
     sums = [
         sum(max(0.0, value or 0.0) for value in column) / steps for column in zip(*(v for _, v in whole), strict=True)
