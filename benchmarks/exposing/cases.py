@@ -1,0 +1,82 @@
+"""The configurations that are measured, fixed: the model, the batch, the images or the vocabulary, the link. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PLAIN = "no communication"
+STOCK = "Horovod"
+DDP = "DDP over Gloo"
+OURS = "ours over Horovod"
+OURS_GLOO = "ours over Gloo"
+EVERY = (PLAIN, STOCK, DDP, OURS, OURS_GLOO)
+BY_HOROVOD = (STOCK, OURS)
+"""Whom Horovod's threads serve; in the others' turns these threads have no part."""
+
+LINKS = (0.75, 1.0, 1.25)
+"""Communication alone, as so many times computing alone."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training on two ranks, each with one CPU and one thread. SGD; images are noise, and so are tokens."""
+
+    name: str
+    model: str
+    batch: int
+    """Samples of each rank."""
+    side: int = 0
+    """Height and width of the images in pixels; 1,000 classes."""
+    momentum: float = 0.9
+    gpt: tuple[tuple[str, Any], ...] = ()
+    """The sizes of a GPT: vocabulary, context (the tokens of a sample), layers, heads, width, tied."""
+    contenders: tuple[str, ...] = EVERY
+    links: tuple[float | None, ...] = (*LINKS, None)
+    """None: a link without a limit."""
+    ratio_wanted: bool = False
+    """Whether the ratio of the exposed communication has a target, at communication = computing."""
+    timed: int = 1
+    """Steps of a turn that are timed, behind one that is not."""
+
+    def document(self) -> dict[str, Any]:
+        """In plain values, for a rank's command line."""
+        return asdict(self)
+
+
+GPT = (("vocabulary", 4000), ("context", 128), ("layers", 4), ("heads", 4), ("width", 256))
+CASES = (
+    Case("resnet50", "resnet50", batch=8, side=144, ratio_wanted=True),
+    Case("googlenet", "googlenet", batch=16, side=96, ratio_wanted=True, timed=2),
+    # Without momentum: five contenders on two ranks are to fit into 24 GiB.
+    Case("vgg16", "vgg16", batch=8, side=128, momentum=0.0, ratio_wanted=True),
+    Case("alexnet", "alexnet", batch=32, side=224),
+    Case("gpt", "gpt", batch=8, gpt=(*GPT, ("tied", False)), timed=2),
+    Case("gpt-tied", "gpt", batch=8, gpt=(*GPT, ("tied", True)), timed=2),
+    Case("weak-scaling", "resnet50", batch=16, side=224, contenders=(PLAIN, OURS, OURS_GLOO), links=(None,)),
+)  # fmt: skip
+
+
+def case_of(name: str) -> Case:
+    """The case of this name."""
+    return next(case for case in CASES if case.name == name)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much is measured."""
+
+    rounds: int
+    settling: int
+    """Steps of each contender before the first round: ours measures, and makes its order from that."""
+    seconds: float
+    """Of one piece, after which no further round is begun."""
+    links: Sequence[float | None] | None = None
+    """Only these; None: the case's own."""
+    timed: int | None = None
+    """Steps of a turn; None: the case's own."""
+
+
+FULL = Form(rounds=9, settling=6, seconds=600)
+QUICK = Form(rounds=4, settling=6, seconds=180, links=(1.0, None), timed=1)

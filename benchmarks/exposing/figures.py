@@ -1,0 +1,226 @@
+"""From what the contenders' turns took to rows: ratios, what is recovered of exposed communication, and notes. Pure.
+
+Exposed is what a step takes more than the same step of ranks that do not communicate, in the same rounds.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.exposing.bound import Layer, least_exposed
+from benchmarks.exposing.cases import DDP, OURS, OURS_GLOO, PLAIN, STOCK, Case
+from benchmarks.report import RESAMPLES, Row, paired
+
+SLOWER_THAN_STOCK = 1.01
+SLOWER_THAN_DDP = 1.02
+SLOWER_THAN_DDP_CLEAR = 1.05
+RATIO = 2.2
+RECOVERED = 0.8
+SCALING = 0.97
+WORTH = 0.05
+"""Of a step: where less than this lies between stock and the floor, nothing worth it is left to recover."""
+LEAST_EXPOSED = 0.01
+"""Of a step: less than this is not told from nothing, and nothing is divided by less."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A case on one link, as it was measured."""
+
+    case: Case
+    link: float | None
+    rate: str | None
+    alone: Mapping[str, Any]
+    """All gradients averaged with nothing else: ``seconds``, ``cpu`` by thread, ``bytes``."""
+    layers: tuple[Layer, ...]
+    turns: Mapping[str, Sequence[Mapping[str, Any]]]
+    """By contender and round: ``seconds`` and ``cpu`` of a step."""
+    losses: Sequence[Mapping[str, Sequence[float]]]
+    """By rank and contender, of all steps."""
+    digests: Sequence[Mapping[str, str]]
+    """By rank and contender, of the parameters at the end."""
+
+    @classmethod
+    def parse(cls, case: Case, found: Mapping[str, Any]) -> Piece:
+        """From what was kept as JSON: the fields but for the case."""
+        return cls(case=case, **{**found, "layers": tuple(Layer(**one) for one in found["layers"])})
+
+    @property
+    def name(self) -> str:
+        """As the table has it."""
+        return f"{self.case.name}, {link_name(self.link)}"
+
+    def seconds(self, kind: str) -> list[float]:
+        """Of a step, by round."""
+        return [one["seconds"] for one in self.turns[kind]]
+
+    def median(self, kind: str) -> float:
+        """Seconds of a step."""
+        return statistics.median(self.seconds(kind))
+
+    def cpu(self, kind: str) -> dict[str, float]:
+        """CPU seconds of a step, by thread."""
+        return {
+            name: statistics.median(one["cpu"][name] for one in self.turns[kind]) for name in self.turns[kind][0]["cpu"]
+        }
+
+    @property
+    def bound(self) -> float:
+        """Seconds of communication that no order can hide."""
+        return least_exposed(self.layers, self.alone["seconds"] / self.alone["bytes"])
+
+    @property
+    def cost(self) -> float:
+        """CPU seconds of the exchange alone, without the thread that trains: they are taken from computing."""
+        return float(sum(seconds for name, seconds in self.alone["cpu"].items() if name != "training"))
+
+
+def link_name(link: float | None) -> str:
+    """In words."""
+    return "link without limit" if link is None else f"communication = {link:g} x computing"
+
+
+def rows_of(piece: Piece) -> list[Row]:
+    """Every comparison of the piece."""
+    return [*_rows(piece)]
+
+
+def _rows(piece: Piece) -> Iterator[Row]:
+    for ours in (OURS, OURS_GLOO):
+        if STOCK in piece.turns:
+            yield replace(_step(piece, ours, STOCK), target=1 / SLOWER_THAN_STOCK)
+            yield _exposed(piece, ours)
+            if piece.link is not None:
+                yield from _recovered(piece, ours)
+        if DDP in piece.turns:
+            most = SLOWER_THAN_DDP_CLEAR if piece.link is None else SLOWER_THAN_DDP
+            yield replace(_step(piece, ours, DDP), target=1 / most)
+        if STOCK not in piece.turns:
+            yield replace(_step(piece, ours, PLAIN, metric="1 -> 2 ranks, step"), target=SCALING)
+            yield _costs(piece, ours)
+
+
+def equal(piece: Piece, kinds: Sequence[str]) -> bool:
+    """Whether these trained the same: equal losses at every step of every rank, equal parameters on all ranks."""
+    losses = all(rank[kind] == rank[kinds[0]] for rank in piece.losses for kind in kinds)
+    finite = all(one == one for rank in piece.losses for one in rank[kinds[0]])  # noqa: PLR0124 - NaN is not
+    return losses and finite and len({rank[kind] for rank in piece.digests for kind in kinds}) == 1
+
+
+def _step(piece: Piece, ours: str, peer: str, metric: str = "step") -> Row:
+    kinds = [kind for kind in (ours, peer) if kind != PLAIN]
+    return paired(
+        case=f"{piece.name}; {ours}",
+        metric=metric,
+        unit="ms",
+        ours=[1e3 * one for one in piece.seconds(ours)],
+        peer=[1e3 * one for one in piece.seconds(peer)],
+        peer_name=peer,
+        valid=equal(piece, kinds),
+    )
+
+
+def _costs(piece: Piece, ours: str) -> Row:
+    return paired(
+        case=f"{piece.name}; {ours}",
+        metric="CPU time of a step",
+        unit="ms",
+        ours=[1e3 * sum(one["cpu"].values()) for one in piece.turns[ours]],
+        peer=[1e3 * sum(one["cpu"].values()) for one in piece.turns[PLAIN]],
+        peer_name=PLAIN,
+        valid=equal(piece, [ours]),
+    )
+
+
+def _exposed(piece: Piece, ours: str) -> Row:
+    wanted = piece.case.ratio_wanted and piece.link == 1.0
+    stock, own, plain = piece.seconds(STOCK), piece.seconds(ours), piece.seconds(PLAIN)
+    ratio, low, high = interval(len(own), lambda rounds: exposed_ratio(*picked(rounds, stock, own, plain)))
+    return Row(
+        case=f"{piece.name}; {ours}",
+        metric="exposed communication",
+        unit="ms",
+        ours=1e3 * exposed(own, plain),
+        peer=1e3 * exposed(stock, plain),
+        peer_name=STOCK,
+        ratio=ratio, ratio_low=low, ratio_high=high,
+        target=RATIO if wanted else None,
+        simulated=False,
+        valid=equal(piece, [ours, STOCK]),
+    )  # fmt: skip
+
+
+def _recovered(piece: Piece, ours: str) -> Iterator[Row]:
+    stock, own, plain = piece.seconds(STOCK), piece.seconds(ours), piece.seconds(PLAIN)
+    least = piece.bound + piece.cost
+    floor = statistics.median(plain) + least
+    if statistics.median(stock) - floor < WORTH * statistics.median(stock):
+        return
+
+    def share(rounds: Sequence[int]) -> float:
+        of = picked(rounds, stock, own, plain)
+        return recovered(of[0], of[1], of[2], least)
+
+    ratio, low, high = interval(len(own), share)
+    yield Row(
+        case=f"{piece.name}; {ours}",
+        metric="recovered, of Horovod - floor; step",
+        unit="ms",
+        ours=1e3 * statistics.median(own),
+        peer=1e3 * floor,
+        peer_name="floor",
+        ratio=ratio, ratio_low=low, ratio_high=high,
+        target=RECOVERED,
+        simulated=False,
+        valid=equal(piece, [ours, STOCK]),
+    )  # fmt: skip
+
+
+def exposed(steps: Sequence[float], plain: Sequence[float]) -> float:
+    """Seconds of a step that are communication's: the median of the differences by round."""
+    return statistics.median(one - without for one, without in zip(steps, plain, strict=True))
+
+
+def exposed_ratio(stock: Sequence[float], own: Sequence[float], plain: Sequence[float]) -> float:
+    """How many times as much stock exposes; ours counts as ``LEAST_EXPOSED`` of its step at least."""
+    return exposed(stock, plain) / max(exposed(own, plain), LEAST_EXPOSED * statistics.median(own))
+
+
+def recovered(stock: Sequence[float], own: Sequence[float], plain: Sequence[float], least: float) -> float:
+    """The share of what lies between stock and the floor; the floor is ``least`` seconds above the plain step."""
+    between = max(exposed(stock, plain) - least, LEAST_EXPOSED * statistics.median(stock))
+    return statistics.median(theirs - ours for theirs, ours in zip(stock, own, strict=True)) / between
+
+
+def picked(rounds: Sequence[int], *of: Sequence[float]) -> list[list[float]]:
+    """Of each of these the values of these rounds."""
+    return [[one[number] for number in rounds] for one in of]
+
+
+def interval(rounds: int, statistic: Callable[[Sequence[int]], float]) -> tuple[float, float, float]:
+    """``statistic`` of all rounds, and its bootstrap 95 % interval: whole rounds are drawn."""
+    dice = random.Random(0)  # noqa: S311 - resampling, the same on every run
+    drawn = sorted(statistic(dice.choices(range(rounds), k=rounds)) for _ in range(RESAMPLES))
+    return statistic(range(rounds)), drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES)]
+
+
+def notes_of(piece: Piece) -> list[str]:
+    """What the link was, what the floor is made of, and where CPU time went."""
+    plain, alone = piece.median(PLAIN), piece.alone["seconds"]
+    pairs = len(piece.seconds(PLAIN))
+    told = (
+        f"{piece.name}: {pairs} rounds; computing alone {1e3 * plain:.0f} ms a step, "
+        f"communication alone {1e3 * alone:.0f} ms for {piece.alone['bytes'] / 2**20:.1f} MiB "
+        f"({alone / plain:.2f} x{', ' + piece.rate if piece.rate else ''}), {1e3 * piece.cost:.0f} ms of CPU; "
+        f"bound {1e3 * piece.bound:.0f} ms"
+    )
+    steps = ", ".join(f"{kind} {1e3 * piece.median(kind):.0f} ms ({_by_thread(piece, kind)})" for kind in piece.turns)
+    return [f"{told}. A step, and its CPU time by thread: {steps}."]
+
+
+def _by_thread(piece: Piece, kind: str) -> str:
+    return " + ".join(f"{1e3 * seconds:.0f} {name}" for name, seconds in piece.cpu(kind).items())

@@ -1,0 +1,164 @@
+"""One rank: makes the contenders, and lets that one train whose turn it is, as standard input says, a JSON line a time.
+
+    {"do": "turn", "kind", "warm", "steps"}    -> {"seconds", "cpu"}: of the timed steps; CPU seconds by thread
+    {"do": "alone"}                            -> {"seconds", "cpu", "bytes"}: all gradients averaged, and nothing else
+    {"do": "layers"}                           -> {"layers": [...]}: of one step without communication
+    {"do": "end"}                              -> {"losses", "digests"}: by contender
+
+``python -m benchmarks.exposing.rank CASE`` with the case as JSON, on two ranks, each under the variables of both
+Horovod and torch.distributed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from benchmarks.exposing.cases import BY_HOROVOD, PLAIN, Case
+from benchmarks.exposing.contenders import Contender, make
+
+LOOK = 0.001
+"""Seconds between two looks at what is exchanged alone: as long as Horovod's cycle."""
+
+
+class Rank:
+    """The contenders of one process, and its threads."""
+
+    def __init__(self, case: Case) -> None:
+        import horovod.torch as hvd
+
+        torch.set_num_threads(1)
+        before = threads()
+        hvd.init()
+        self._horovods = threads() - before
+        dist.init_process_group("gloo", rank=hvd.rank(), world_size=hvd.size())
+        self._hvd = hvd
+        self._contenders = make(case, hvd.rank())
+
+    def turn(self, kind: str, warm: int, steps: int) -> dict[str, Any]:
+        """Some steps. The first ones of a turn are not timed: ours has nothing on its way before the very first."""
+        contender = self._contenders[kind]
+        with self._at_rest(horovod=kind not in BY_HOROVOD):
+            dist.barrier()
+            for _ in range(warm):
+                contender.step()
+            cpu, began = self._cpu(), time.perf_counter()
+            for _ in range(steps):
+                contender.step()
+            seconds, after = time.perf_counter() - began, self._cpu()
+            contender.rest()
+        return {
+            "seconds": seconds / steps,
+            "cpu": {name: (after[name] - cpu[name]) / steps for name in after},
+        }
+
+    def layers(self) -> dict[str, Any]:
+        """What is known of each parameter without communication."""
+        with self._at_rest(horovod=True):
+            dist.barrier()
+            return {"layers": self._contenders[PLAIN].layers()}
+
+    def alone(self) -> dict[str, Any]:
+        """Averages all gradients by Horovod while nothing computes; of whom nobody needs them any more."""
+        gradients = self._contenders[PLAIN].gradients()
+        dist.barrier()
+        cpu, began = self._cpu(), time.perf_counter()
+        handles = [
+            self._hvd.allreduce_async_(one, name=f"alone.{number}", op=self._hvd.Average)
+            for number, one in enumerate(gradients)
+        ]
+        while not all(map(self._hvd.poll, handles)):
+            time.sleep(LOOK)
+        seconds, after = time.perf_counter() - began, self._cpu()
+        for handle in handles:
+            self._hvd.synchronize(handle)
+        return {
+            "seconds": seconds,
+            "cpu": {name: after[name] - cpu[name] for name in after},
+            "bytes": sum(one.numel() * one.element_size() for one in gradients),
+        }
+
+    def end(self) -> dict[str, Any]:
+        """What came of each training."""
+        contenders: dict[str, Contender] = {
+            kind: one for kind, one in self._contenders.items() if kind != PLAIN
+        }  # fmt: skip
+        return {
+            "losses": {kind: one.losses for kind, one in contenders.items()},
+            "digests": {kind: one.digest() for kind, one in contenders.items()},
+        }
+
+    @contextmanager
+    def _at_rest(self, *, horovod: bool) -> Iterator[None]:
+        """Within it Horovod's threads, which look for work every millisecond, get what nobody else wants of the CPU.
+
+        They have no part in a training over torch's process group, and nobody would have them there.
+        """
+        policy = os.SCHED_IDLE if horovod else os.SCHED_OTHER
+        for thread in self._horovods:
+            os.sched_setscheduler(thread, policy, os.sched_param(0))
+        try:
+            yield
+        finally:
+            for thread in self._horovods:
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+    def _cpu(self) -> dict[str, float]:
+        """CPU seconds so far: of the thread that trains, of our exchange threads, of Horovod's, of all others."""
+        ours = {one.native_id for one in threading.enumerate() if one.name == "lockstep-exchange"}
+        found = {"training": 0.0, "exchange": 0.0, "horovod": 0.0, "others": 0.0}
+        for thread in threads():
+            try:
+                seconds = int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+            except FileNotFoundError:
+                continue  # it has ended since
+            name = "training" if thread == os.getpid() else "exchange" if thread in ours else "others"
+            found["horovod" if thread in self._horovods else name] += seconds
+        return found
+
+
+def threads() -> set[int]:
+    """The ids of this process's threads."""
+    return {int(entry.name) for entry in Path("/proc/self/task").iterdir()}
+
+
+def main() -> None:
+    """Serves until it is told to end."""
+    # What anybody prints goes to the log; the answers alone go where the benchmark reads.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    found = json.loads(sys.argv[1])
+    found |= {"gpt": tuple(map(tuple, found["gpt"])), "contenders": tuple(found["contenders"])}
+    rank = Rank(Case(**found))
+
+    def tell(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    doing: dict[str, Callable[..., dict[str, Any]]] = {
+        "turn": rank.turn, "alone": rank.alone, "layers": rank.layers, "end": rank.end,
+    }  # fmt: skip
+    tell({"cpus": sorted(os.sched_getaffinity(0))})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        do = asked.pop("do")
+        tell(doing[do](**asked))
+        if do == "end":
+            break
+    dist.barrier()
+    # Neither library's end is a part of what is measured, and each has its own way to wait for the other rank.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
