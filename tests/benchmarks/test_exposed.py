@@ -129,7 +129,7 @@ def test_where_stock_is_near_the_floor_nothing_is_asked_for() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"losses": [dict.fromkeys(EVERY, [1.0]), {kind: [1.0 + (kind == OURS) * 1e-7] for kind in EVERY}]},
+        {"losses": [{kind: [1.0] for kind in EVERY}, {kind: [1.0 + (kind == OURS) * 1e-7] for kind in EVERY}]},
         {"digests": [dict.fromkeys(EVERY, "abc"), {kind: "abd" if kind == OURS else "abc" for kind in EVERY}]},
         {"losses": [{kind: [2.0, float("nan")] for kind in EVERY}] * 2},
     ],
