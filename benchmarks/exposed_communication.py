@@ -27,7 +27,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.exposing.cases import CASES, FULL, PLAIN, QUICK, Case, Form, case_of
+from benchmarks.exposing.cases import BOTH, CASES, FULL, PLAIN, QUICK, Case, Form, case_of
 from benchmarks.exposing.figures import Piece, link_name, notes_of, rows_of
 from benchmarks.exposing.hosts import MeasureError, Ranks, calibrate, started
 from benchmarks.kept import Kept
@@ -83,19 +83,26 @@ def measured(case: Case, link: float | None, form: Form, cpus: tuple[int, int]) 
         if link is not None:
             rate, alone = calibrate(ranks, link * computing)
         layers = ranks.ask("layers")[0]["layers"]
-        for kind in case.contenders[1:]:
-            ranks.turn(kind, 0, form.settling)
+        steps, compared = form.steps(case), form.compared(case)
+        trained = [kind for kind in case.contenders if kind != PLAIN]
+        for kind in trained:
+            ranks.turn(kind, 0, compared - (0 if kind in BOTH else form.rounds * (1 + steps)))
+        states = {kind: ranks.ask("state", kind=kind) for kind in BOTH}
         turns: dict[str, list[dict[str, Any]]] = {kind: [] for kind in case.contenders}
         for number in range(form.rounds):
             if number >= FEWEST and time.monotonic() - began > form.seconds:
                 progress.print(f"{number} rounds, the time is over")
                 break
             for kind in order(case.contenders, number):
-                turns[kind].append(ranks.turn(kind, 1, form.timed or case.timed))
-        ends = ranks.ask("end")
+                turns[kind].append(ranks.turn(kind, 1, steps))
+        ends = {kind: ranks.ask("state", kind=kind) for kind in trained}
+        for kind in (kind for kind in trained if kind not in BOTH):
+            if missing := compared - ends[kind][0]["steps"]:
+                ranks.turn(kind, 0, missing)
+            states[kind] = ranks.ask("state", kind=kind)
+        ranks.ask("end")
     return {
-        "link": link, "rate": rate, "alone": alone, "layers": layers, "turns": turns,
-        "losses": [one["losses"] for one in ends], "digests": [one["digests"] for one in ends],
+        "link": link, "rate": rate, "alone": alone, "layers": layers, "turns": turns, "states": states, "ends": ends,
     }  # fmt: skip
 
 

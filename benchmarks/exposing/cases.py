@@ -12,6 +12,7 @@ DDP = "DDP over Gloo"
 OURS = "ours over Horovod"
 OURS_GLOO = "ours over Gloo"
 EVERY = (PLAIN, STOCK, DDP, OURS, OURS_GLOO)
+BOTH = (OURS, OURS_GLOO)
 BY_HOROVOD = (STOCK, OURS)
 """Whom Horovod's threads serve; in the others' turns these threads have no part."""
 
@@ -68,8 +69,6 @@ class Form:
     """How much is measured."""
 
     rounds: int
-    settling: int
-    """Steps of each contender before the first round: ours measures, and makes its order from that."""
     seconds: float
     """Of one piece, after which no further round is begun."""
     links: Sequence[float | None] | None = None
@@ -77,6 +76,21 @@ class Form:
     timed: int | None = None
     """Steps of a turn; None: the case's own."""
 
+    def compared(self, case: Case) -> int:
+        """Steps after which the contenders are compared: ours has made them before the first round, and is tuned then.
 
-FULL = Form(rounds=9, settling=6, seconds=600)
-QUICK = Form(rounds=4, settling=6, seconds=180, links=(1.0, None), timed=1)
+        The others have made them after the last round.
+        """
+        return max(TUNED, SETTLED + self.rounds * (1 + self.steps(case)))
+
+    def steps(self, case: Case) -> int:
+        """Timed, in a turn."""
+        return self.timed or case.timed
+
+
+SETTLED = 3
+"""Steps of every contender before the first round, for memory and caches."""
+TUNED = 26
+"""Steps after which ours has tried plans and taken one (docs/gradients.md, Tuning: 22 at most), and used it."""
+FULL = Form(rounds=9, seconds=600)
+QUICK = Form(rounds=4, seconds=180, links=(1.0, None), timed=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import lockstep
-from benchmarks.exposing.cases import DDP, OURS, OURS_GLOO, PLAIN, STOCK, Case
+from benchmarks.exposing.cases import BOTH, DDP, OURS, OURS_GLOO, PLAIN, STOCK, Case
 from lockstep_worker.models.alexnet import alexnet
 from lockstep_worker.models.googlenet import googlenet
 from lockstep_worker.models.gpt import GPT
@@ -94,7 +94,7 @@ class Contender:
 
     def rest(self) -> None:
         """Does what is left of its last step."""
-        if self.kind in (OURS, OURS_GLOO):
+        if self.kind in BOTH:
             self._optimizer.complete()
 
     def digest(self) -> str:
@@ -104,6 +104,11 @@ class Contender:
         for parameter in self.own.parameters():
             found.update(parameter.detach().contiguous().numpy().tobytes())
         return found.hexdigest()
+
+    def tuning(self) -> dict[str, Any] | None:
+        """What ours has chosen; None where there is nothing to choose, or nothing was chosen yet."""
+        found: dict[str, Any] | None = self._optimizer.tuning if self.kind in BOTH else None
+        return found and {"piece_bytes": found["piece_bytes"], "credit": found["credit"], "why": found["why"]}
 
     # -- of the one without communication ------------------------------------------------------------------------------
 

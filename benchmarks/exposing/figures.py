@@ -5,6 +5,7 @@ Exposed is what a step takes more than the same step of ranks that do not commun
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.exposing.bound import Layer, least_exposed
-from benchmarks.exposing.cases import DDP, OURS, OURS_GLOO, PLAIN, STOCK, Case
+from benchmarks.exposing.cases import BOTH, DDP, PLAIN, STOCK, Case
 from benchmarks.report import RESAMPLES, Row, paired
 
 SLOWER_THAN_STOCK = 1.01
@@ -39,10 +40,10 @@ class Piece:
     layers: tuple[Layer, ...]
     turns: Mapping[str, Sequence[Mapping[str, Any]]]
     """By contender and round: ``seconds`` and ``cpu`` of a step."""
-    losses: Sequence[Mapping[str, Sequence[float]]]
-    """By rank and contender, of all steps."""
-    digests: Sequence[Mapping[str, str]]
-    """By rank and contender, of the parameters at the end."""
+    states: Mapping[str, Sequence[Mapping[str, Any]]]
+    """By contender and rank, after as many steps of each: ``losses`` of all steps, ``digest`` of the parameters."""
+    ends: Mapping[str, Sequence[Mapping[str, Any]]]
+    """The same at the very end, when ours has made more steps than the others."""
 
     @classmethod
     def parse(cls, case: Case, found: Mapping[str, Any]) -> Piece:
@@ -90,7 +91,7 @@ def rows_of(piece: Piece) -> list[Row]:
 
 
 def _rows(piece: Piece) -> Iterator[Row]:
-    for ours in (OURS, OURS_GLOO):
+    for ours in BOTH:
         if STOCK in piece.turns:
             yield replace(_step(piece, ours, STOCK), target=1 / SLOWER_THAN_STOCK)
             yield _exposed(piece, ours)
@@ -105,10 +106,14 @@ def _rows(piece: Piece) -> Iterator[Row]:
 
 
 def equal(piece: Piece, kinds: Sequence[str]) -> bool:
-    """Whether these trained the same: equal losses at every step of every rank, equal parameters on all ranks."""
-    losses = all(rank[kind] == rank[kinds[0]] for rank in piece.losses for kind in kinds)
-    finite = all(one == one for rank in piece.losses for one in rank[kinds[0]])  # noqa: PLR0124 - NaN is not
-    return losses and finite and len({rank[kind] for rank in piece.digests for kind in kinds}) == 1
+    """Whether these trained the same: equal losses at every step of every rank, then equal parameters on all ranks."""
+    states = [piece.states[kind] for kind in kinds]
+    return (
+        all(rank["losses"] == first["losses"] for state in states for rank, first in zip(state, states[0], strict=True))
+        and all(math.isfinite(loss) for rank in states[0] for loss in rank["losses"])
+        and len({rank["digest"] for state in states for rank in state}) == 1
+        and all(len({rank["digest"] for rank in piece.ends[kind]}) == 1 for kind in kinds)
+    )
 
 
 def _step(piece: Piece, ours: str, peer: str, metric: str = "step") -> Row:
@@ -219,7 +224,13 @@ def notes_of(piece: Piece) -> list[str]:
         f"bound {1e3 * piece.bound:.0f} ms"
     )
     steps = ", ".join(f"{kind} {1e3 * piece.median(kind):.0f} ms ({_by_thread(piece, kind)})" for kind in piece.turns)
-    return [f"{told}. A step, and its CPU time by thread: {steps}."]
+    chosen = "; ".join(f"{kind}: {found}" for kind in BOTH if (found := _tuning(piece, kind)))
+    return [f"{told}. A step, and its CPU time by thread: {steps}. Tuning of {chosen or 'none'}."]
+
+
+def _tuning(piece: Piece, kind: str) -> str | None:
+    found = piece.ends[kind][0]["tuning"]
+    return found and f"{found['piece_bytes'] / 2**20:.3g} MiB x {found['credit']}"
 
 
 def _by_thread(piece: Piece, kind: str) -> str:

@@ -3,7 +3,8 @@
     {"do": "turn", "kind", "warm", "steps"}    -> {"seconds", "cpu"}: of the timed steps; CPU seconds by thread
     {"do": "alone"}                            -> {"seconds", "cpu", "bytes"}: all gradients averaged, and nothing else
     {"do": "layers"}                           -> {"layers": [...]}: of one step without communication
-    {"do": "end"}                              -> {"losses", "digests"}: by contender
+    {"do": "state", "kind"}                    -> {"steps", "losses", "digest", "tuning"}: as it is now
+    {"do": "end"}                              -> {}
 
 ``python -m benchmarks.exposing.rank CASE`` with the case as JSON, on two ranks, each under the variables of both
 Horovod and torch.distributed.
@@ -25,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.exposing.cases import BY_HOROVOD, PLAIN, Case
-from benchmarks.exposing.contenders import Contender, make
+from benchmarks.exposing.contenders import make
 
 LOOK = 0.001
 """Seconds between two looks at what is exchanged alone: as long as Horovod's cycle."""
@@ -88,15 +89,10 @@ class Rank:
             "bytes": sum(one.numel() * one.element_size() for one in gradients),
         }
 
-    def end(self) -> dict[str, Any]:
-        """What came of each training."""
-        contenders: dict[str, Contender] = {
-            kind: one for kind, one in self._contenders.items() if kind != PLAIN
-        }  # fmt: skip
-        return {
-            "losses": {kind: one.losses for kind, one in contenders.items()},
-            "digests": {kind: one.digest() for kind, one in contenders.items()},
-        }
+    def state(self, kind: str) -> dict[str, Any]:
+        """What has come of a training by now."""
+        one = self._contenders[kind]
+        return {"steps": len(one.losses), "losses": one.losses, "digest": one.digest(), "tuning": one.tuning()}
 
     @contextmanager
     def _at_rest(self, *, horovod: bool) -> Iterator[None]:
@@ -146,16 +142,17 @@ def main() -> None:
         answers.flush()
 
     doing: dict[str, Callable[..., dict[str, Any]]] = {
-        "turn": rank.turn, "alone": rank.alone, "layers": rank.layers, "end": rank.end,
+        "turn": rank.turn, "alone": rank.alone, "layers": rank.layers, "state": rank.state,
     }  # fmt: skip
     tell({"cpus": sorted(os.sched_getaffinity(0))})
     for line in sys.stdin:
         asked = json.loads(line)
         do = asked.pop("do")
-        tell(doing[do](**asked))
         if do == "end":
             break
+        tell(doing[do](**asked))
     dist.barrier()
+    tell({})
     # Neither library's end is a part of what is measured, and each has its own way to wait for the other rank.
     os._exit(0)
 

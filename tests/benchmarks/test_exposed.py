@@ -14,7 +14,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.exposing.bound import Layer, least_exposed
-from benchmarks.exposing.cases import DDP, EVERY, OURS, OURS_GLOO, PLAIN, STOCK, case_of
+from benchmarks.exposing.cases import (
+    CASES,
+    DDP,
+    EVERY,
+    FULL,
+    OURS,
+    OURS_GLOO,
+    PLAIN,
+    QUICK,
+    SETTLED,
+    STOCK,
+    TUNED,
+    Case,
+    Form,
+    case_of,
+)
 from benchmarks.exposing.figures import Piece, exposed_ratio, interval, notes_of, recovered, rows_of
 from benchmarks.exposing.hosts import as_rate
 from lockstep_slurm.cluster.hosts import bits_per_second
@@ -78,6 +93,13 @@ def test_an_interval_has_what_the_rounds_differ_by() -> None:
     assert interval(5, lambda rounds: float(len(rounds))) == (5, 5, 5)
 
 
+def states(*, losses: tuple[float, float] = (2.0, 1.0), digest: str = "abc") -> dict[str, list[dict[str, Any]]]:
+    """Of all contenders the same, but for our second rank."""
+    usual = {"losses": [2.0, 1.0], "digest": "abc", "tuning": None}
+    other = {"losses": list(losses), "digest": digest, "tuning": None}
+    return {kind: [usual, other if kind == OURS else usual] for kind in EVERY}
+
+
 def piece(**changed: Any) -> Piece:
     seconds = {PLAIN: 1.0, STOCK: 1.4, DDP: 1.3, OURS: 1.1, OURS_GLOO: 1.2}
     cpu = {"training": 1.0, "exchange": 0.01, "horovod": 0.02, "others": 0.03}
@@ -87,8 +109,8 @@ def piece(**changed: Any) -> Piece:
         "alone": {"seconds": 1.0, "cpu": cpu, "bytes": 1000},
         "layers": [{"size": 1000, "released": 0.5, "used": 0.46, "update": 0.0}],
         "turns": {kind: [{"seconds": seconds[kind], "cpu": cpu}] * 3 for kind in EVERY},
-        "losses": [{kind: [2.0, 1.0] for kind in EVERY if kind != PLAIN}] * 2,
-        "digests": [{kind: "abc" for kind in EVERY if kind != PLAIN}] * 2,
+        "states": states(),
+        "ends": states(),
     }
     return Piece.parse(case_of("resnet50"), made | changed)
 
@@ -129,14 +151,16 @@ def test_where_stock_is_near_the_floor_nothing_is_asked_for() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"losses": [{kind: [1.0] for kind in EVERY}, {kind: [1.0 + (kind == OURS) * 1e-7] for kind in EVERY}]},
-        {"digests": [dict.fromkeys(EVERY, "abc"), {kind: "abd" if kind == OURS else "abc" for kind in EVERY}]},
-        {"losses": [{kind: [2.0, float("nan")] for kind in EVERY}] * 2},
+        {"states": states(losses=(2.0, 1.0 + 1e-7))},
+        {"states": states(digest="abd")},
+        {"ends": states(digest="abd")},
+        {"states": states(losses=(2.0, float("nan")))},
     ],
-)  # fmt: skip
+)
 def test_a_row_is_void_where_ours_has_not_trained_the_same(changed: dict[str, Any]) -> None:
     found = rows(piece(**changed))
     assert not any(row.valid for (ours, _, _), row in found.items() if ours == OURS)
+    assert all(row.valid for (ours, _, _), row in found.items() if ours == OURS_GLOO)
 
 
 @pytest.mark.parametrize("bits", [1.0e6, 123456789.0, 998.9e6, 999e6, 2.5e10])
@@ -150,3 +174,11 @@ def test_without_a_model_what_is_finished_is_printed(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True, timeout=60, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert json.loads(done.stdout)["rows"] == []
+
+
+@pytest.mark.parametrize("form", [FULL, QUICK])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_all_are_compared_after_as_many_steps_and_settled_before_the_first_round(case: Case, form: Form) -> None:
+    assert form.rounds >= (7 if form is FULL else 3)
+    assert form.compared(case) >= TUNED
+    assert form.compared(case) - form.rounds * (1 + form.steps(case)) >= SETTLED
