@@ -72,7 +72,7 @@ class Contender:
             # Gradients are views of its buckets, and buffers stay a rank's own as they do with the others: both make
             # it faster.
             self._model = nn.parallel.DistributedDataParallel(
-                model, gradient_as_bucket_view=True, broadcast_buffers=False
+                model, gradient_as_bucket_view=True, forward_sync_buffers=False
             )
         elif kind == OURS:
             optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=named)
@@ -108,7 +108,7 @@ class Contender:
     def tuning(self) -> dict[str, Any] | None:
         """What ours has chosen; None where there is nothing to choose, or nothing was chosen yet."""
         found: dict[str, Any] | None = self._optimizer.tuning if self.kind in BOTH else None
-        return found and {"piece_bytes": found["piece_bytes"], "credit": found["credit"], "why": found["why"]}
+        return found and {**{name: found["plan"][name] for name in ("piece_bytes", "credit")}, "why": found["why"]}
 
     # -- of the one without communication ------------------------------------------------------------------------------
 

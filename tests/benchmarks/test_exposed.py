@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.exposed_communication import measured, two_cpus
 from benchmarks.exposing.bound import Layer, least_exposed
 from benchmarks.exposing.cases import (
     CASES,
@@ -182,3 +185,19 @@ def test_all_are_compared_after_as_many_steps_and_settled_before_the_first_round
     assert form.rounds >= (7 if form is FULL else 3)
     assert form.compared(case) >= TUNED
     assert form.compared(case) - form.rounds * (1 + form.steps(case)) >= SETTLED
+
+
+def test_contenders_on_two_hosts_train_the_same() -> None:
+    """As small as it can be: what is measured says nothing, but every part of it is real."""
+    if os.geteuid() != 0 or shutil.which("tc") is None or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two hosts on one machine need root, iproute2 and two CPUs")
+    sizes = (("vocabulary", 64), ("context", 16), ("layers", 1), ("heads", 2), ("width", 32), ("tied", True))
+    case = replace(case_of("gpt-tied"), batch=2, gpt=sizes, timed=1)
+    found = json.loads(json.dumps(measured(case, 1.0, Form(rounds=1, seconds=60), two_cpus())))
+    one = Piece.parse(case, found)
+    assert set(one.turns) == set(EVERY)
+    assert all(row.valid for row in rows_of(one))
+    assert len(one.states[STOCK][0]["losses"]) == len(one.states[OURS][1]["losses"]) == TUNED
+    assert one.rate is not None
+    assert one.alone["bytes"] == sum(layer.size for layer in one.layers)
+    assert one.cost > 0
