@@ -40,7 +40,7 @@ LOOK_AT_LIST = 5.0
 PAGE = 200
 LOST_ANSWER = re.compile(r"job (\S+): Slurm does not answer \(sbatch")
 """In the service's log."""
-SECOND_COPY = "a second copy is held"
+SECOND_COPY, CANCELLED_COPY = "a second copy is held", "A further copy of it"
 """In a job's timeline."""
 BADLY = "ended badly"
 REASONS = 5
@@ -66,7 +66,7 @@ class Happened:
     lost_answers: int = 0
     """Submits of which the service said that nobody answered: each may have happened, and did or did not."""
     happened_all_the_same: int = 0
-    """Of these, jobs that the service then found in Slurm, so that no second copy was submitted."""
+    """Of these, those that Slurm had taken: the service found the job, at once or when a second copy was held."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Run:
         self.happened.turned_away = self.controller.turned_away
         lost = LOST_ANSWER.findall(self.service.log.read_text(errors="replace"))
         self.happened.lost_answers = len(lost)
-        self.happened.happened_all_the_same = sum(not self._has_second_copy(job_id) for job_id in set(lost))
+        self.happened.happened_all_the_same = sum(self._had_happened(job_id) for job_id in set(lost))
 
     def _watch(self) -> None:
         """Follows the ledger and, less often, the service's list."""
@@ -181,11 +181,12 @@ class Run:
         except httpx.TransportError:
             return {}
 
-    def _has_second_copy(self, job_id: str) -> bool:
-        """Whether a second copy of the job was submitted, held, by the job's timeline."""
+    def _had_happened(self, job_id: str) -> bool:
+        """Whether the first copy became the job, by its timeline: there was no second, or that was cancelled."""
         headers = {"Authorization": f"Bearer {self.service.token}"}
         answer = httpx.get(f"{self.service.url}/api/v1/jobs/{job_id}/timeline", headers=headers, timeout=60)
-        return SECOND_COPY in answer.raise_for_status().text
+        said = answer.raise_for_status().text
+        return SECOND_COPY not in said or CANCELLED_COPY in said
 
     def reasons(self) -> list[str]:
         """In words, why jobs ended badly: of the first few."""
