@@ -61,7 +61,7 @@ def test_every_rank_is_seen_not_only_the_first(lockstep: Lockstep, digits: dict[
         metrics = api.get(f"/jobs/{digits['id']}/metrics").json()
     assert sorted(row["rank"] for row in metrics["by_rank"]) == [0, 1]
     by_name = {series["name"]: series for series in metrics["series"]}
-    assert {"loss", "samples_per_s", "accuracy", "communication_s"} <= set(by_name)
+    assert {"loss", "samples_per_s", "accuracy", "exposed_s", "waiting_s", "communication_s"} <= set(by_name)
     assert by_name["samples_per_s"]["aggregate"] == "sum"
     losses = [value for value in by_name["loss"]["value"] if value is not None]
     assert losses[-1] < losses[0] / 5

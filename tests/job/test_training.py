@@ -57,6 +57,27 @@ def test_what_does_not_go_together_is_told_with_the_cure(training: dict[str, Any
     assert words in problems[where]
 
 
+@pytest.mark.parametrize(
+    ("sections", "where", "words"),
+    [
+        ({"communication": {"exchange": "mlsl"}}, "communication.exchange", "is 'mlsl', but has to be one of"),
+        ({"communication": {"defer": "later"}}, "communication.defer", "is 'later'"),
+        ({"communication": {"exchange": "horovod", "defer": True}}, "communication", 'take exchange "lockstep", or'),
+        (
+            {"training": {"script": "/a.py"}, "communication": {"defer": False}},
+            "",
+            "communication.defer is for built-in recipes; a training.script says it itself",
+        ),
+    ],
+)  # fmt: skip
+def test_an_exchange_that_there_is_not_is_refused(sections: dict[str, Any], where: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        check({"training": GPT, **sections}, "a.toml")
+    problems = dict(caught.value.problems)
+    assert where in problems
+    assert words in problems[where]
+
+
 def test_every_model_goes_with_its_data_and_every_optimizer() -> None:
     assert set(KINDS) == set(MODELS)
     for model, kind in KINDS.items():

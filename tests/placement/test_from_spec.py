@@ -11,10 +11,11 @@ from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.placement import Request, Threads, request_of
 
 TRAINING = {"training": {"model": "digits-cnn", "data": "digits"}}
+SCRIPT = {"training": {"script": "/home/me/train.py"}}
 
 
-def request_for(**sections: Any) -> Request:
-    return request_of(JobSpec.model_validate(TRAINING | sections).model_dump(), ranks=4)
+def request_for(training: Any = SCRIPT, **sections: Any) -> Request:
+    return request_of(JobSpec.model_validate(training | sections).model_dump(), ranks=4)
 
 
 def test_a_spec_that_says_nothing_asks_for_what_a_request_asks_for_by_default() -> None:
@@ -51,6 +52,18 @@ def test_every_key_of_placement_has_its_place_in_the_request(said: dict[str, Any
 )
 def test_the_threads_follow_from_the_backend(said: dict[str, Any], threads: Threads) -> None:
     assert request_for(communication=said).threads == threads
+
+
+@pytest.mark.parametrize("backend", ["gloo", "mpi", "ccl"])
+def test_a_rank_has_an_exchange_thread_where_lockstep_exchanges_its_gradients(backend: str) -> None:
+    def threads(training: Any, **said: Any) -> int:
+        return request_for(training, communication={"backend": backend, **said}).threads.exchange
+
+    assert threads(TRAINING) == 1
+    assert threads(TRAINING, exchange="lockstep", defer=False) == 1
+    assert threads(TRAINING, exchange="horovod") == 0
+    assert threads(SCRIPT) == 0
+    assert threads(SCRIPT, exchange="lockstep") == 1
 
 
 def test_the_card_is_the_one_that_the_ranks_use() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep_slurm.job import training as spec
+from lockstep_slurm.job.spec import JobSpec
 from lockstep_worker import data, models, optimizers
 from lockstep_worker.data.sharding import batch, shard, steps_in
 from lockstep_worker.recipe import GPTSizes, Recipe
@@ -70,6 +71,11 @@ def test_a_recipes_defaults_are_the_specs() -> None:
     submitted = spec.Training(model="digits-mlp", data="digits")
     assert Recipe.parse(submitted.model_dump()) == Recipe("digits-mlp", "digits")
     assert Recipe.parse(submitted.model_dump(exclude_none=True)) == Recipe("digits-mlp", "digits")
+    communication = JobSpec(training=submitted).communication.model_dump()
+    assert Recipe.parse(submitted.model_dump(), communication) == Recipe("digits-mlp", "digits")
+    asked = communication | {"exchange": "horovod", "defer": False}
+    expected = Recipe("digits-mlp", "digits", exchange="horovod", defer=False)
+    assert Recipe.parse(submitted.model_dump(), asked) == expected
     assert Recipe.parse(spec.Training(model="gpt", data="synthetic-tokens", gpt=spec.GPT()).model_dump()) == Recipe(
         "gpt", "synthetic-tokens"
     )

@@ -3,6 +3,7 @@
     import lockstep
     lockstep.report(step=step, loss=loss.item(), samples=len(batch))
     optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    lockstep.report(step=step, **optimizer.take_statistics())
 
 Run outside Lockstep, the same script says so once on standard error and trains on. ``DistributedOptimizer`` needs torch
 and what carries the gradients, and imports them when it is first asked for.
@@ -19,8 +20,9 @@ from lockstep.reporter import Reporter, Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lockstep_worker.gradients.optimizer import DistributedOptimizer
+    from lockstep_worker.statistics import Statistics
 
-__all__ = ["DistributedOptimizer", "Value", "report"]
+__all__ = ["DistributedOptimizer", "Statistics", "Value", "report"]
 
 _reporter: Reporter | None = None
 
@@ -44,11 +46,15 @@ def report(*, step: int | None = None, kind: str = "step", **values: Value) -> N
 
 
 def __getattr__(name: str) -> object:
-    """What needs torch, at its first use."""
+    """What not every script needs, at its first use; the optimizer imports torch."""
     if name == "DistributedOptimizer":
         from lockstep_worker.gradients.optimizer import DistributedOptimizer
 
         return DistributedOptimizer
+    if name == "Statistics":
+        from lockstep_worker.statistics import Statistics
+
+        return Statistics
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -26,7 +26,7 @@ class GPTSizes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The spec's ``training`` section for a built-in model; the defaults are the spec's (a test holds them equal)."""
+    """What the spec says of a built-in model's training; the defaults are the spec's (a test holds them equal)."""
 
     model: str
     data: str
@@ -53,12 +53,17 @@ class Recipe:
     weight_decay: float = 0.0
     warmup_steps: int = 0
     seed: int = 0
+    exchange: str = "lockstep"
+    """Who averages the gradients: ``lockstep.DistributedOptimizer``, or ``horovod``'s."""
+    defer: bool = True
+    """Whether an update is done when its parameters are used next, by lockstep's exchange."""
 
     @classmethod
-    def parse(cls, training: Mapping[str, Any]) -> Recipe:
-        """From the spec's ``training`` section; what is null there has its default."""
+    def parse(cls, training: Mapping[str, Any], communication: Mapping[str, Any] = {}) -> Recipe:
+        """From the spec's sections ``training`` and ``communication``; what is null there has its default."""
         known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in training.items() if key in known and value is not None}
+        said = {**communication, **training}
+        given = {key: value for key, value in said.items() if key in known and value is not None}
         if "gpt" in given:
             given["gpt"] = GPTSizes(**given["gpt"])
         return cls(**given)
@@ -67,7 +72,7 @@ class Recipe:
     def of_this_run(cls) -> Recipe:
         """From the ``spec.json`` of the run that this process was started for."""
         spec = json.loads((Path(os.environ["LOCKSTEP_RUN"]) / "spec.json").read_text(encoding="utf-8"))
-        return cls.parse(spec["training"])
+        return cls.parse(spec["training"], spec.get("communication", {}))
 
     def peak_learning_rate(self, ranks: int) -> float:
         """After warm-up: ``learning_rate``, times global batch / ``base_batch`` where that is given.

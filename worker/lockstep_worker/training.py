@@ -1,7 +1,8 @@
 """The built-in recipe: synchronous data-parallel training on Horovod.
 
-Every rank draws the same order of the samples and takes its part of each global batch; Horovod averages the
-gradients. So 2 ranks with a batch of B each compute what 1 rank with 2 * B computes, to the rounding of float32.
+Every rank draws the same order of the samples and takes its part of each global batch; the gradients are averaged, by
+Lockstep's exchange or by Horovod's own optimizer. So 2 ranks with a batch of B each compute what 1 rank with 2 * B
+computes, to the rounding of float32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import gc
 import hashlib
 import os
 import time
+from dataclasses import asdict
+from typing import Any
 
 import horovod.torch as hvd
 import torch
@@ -19,7 +22,11 @@ from torch.nn.functional import cross_entropy
 import lockstep
 from lockstep_worker import data, models, optimizers
 from lockstep_worker.data.sharding import batch, shard, steps_in
+from lockstep_worker.gradients.isolation import measure
+from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, MOST_PIECE_BYTES
+from lockstep_worker.gradients.transport import HorovodTransport
 from lockstep_worker.recipe import Recipe
+from lockstep_worker.statistics import Statistics
 
 
 def train(recipe: Recipe) -> None:
@@ -46,35 +53,37 @@ def train(recipe: Recipe) -> None:
 
     model = models.build(recipe.model, classes=recipe.classes, gpt=recipe.gpt)
     torch.manual_seed(recipe.seed * 3_000_017 + 1 + rank)  # from here on dropout is drawn, on each rank its own
-    optimizer = hvd.DistributedOptimizer(optimizers.build(recipe, model), named_parameters=model.named_parameters())
+    optimizer = distributed(recipe, model)
     broadcast(model, optimizer)
 
     lockstep.report(kind="start", steps=steps_per_epoch * recipe.epochs)
+    if ranks > 1:
+        report_isolation(model)
+    statistics = Statistics(optimizer)
     began = ended = time.perf_counter()
     step = 0
     for epoch in range(recipe.epochs):
         model.train()
         for step_of_epoch in range(steps_per_epoch):
-            indices = batch(
-                samples.train,
-                epoch,
-                step_of_epoch,
-                batch_size=recipe.batch_size,
-                rank=rank,
-                ranks=ranks,
-                seed=recipe.seed,
-            )
-            inputs, targets = samples.train_batch(indices)
+            with statistics.timed("data"):
+                indices = batch(
+                    samples.train,
+                    epoch,
+                    step_of_epoch,
+                    batch_size=recipe.batch_size,
+                    rank=rank,
+                    ranks=ranks,
+                    seed=recipe.seed,
+                )
+                inputs, targets = samples.train_batch(indices)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate_at(step, ranks)
             optimizer.zero_grad()
-            loss = cross_entropy(*flat(model(inputs), targets))
-            loss.backward()  # type: ignore[no-untyped-call]
-            waiting_since = time.perf_counter()
-            optimizer.synchronize()
-            waited = time.perf_counter() - waiting_since
-            with optimizer.skip_synchronize():
-                optimizer.step()
+            with statistics.timed("forward"):
+                loss = cross_entropy(*flat(model(inputs), targets))
+            with statistics.timed("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
+            update(optimizer, statistics)
             step += 1
             began_step, ended = ended, time.perf_counter()
             lockstep.report(
@@ -84,7 +93,7 @@ def train(recipe: Recipe) -> None:
                 seconds=ended - began_step,
                 samples_per_s=recipe.batch_size / (ended - began_step),
                 epoch=epoch + 1,
-                communication_s=waited,
+                **statistics.take(),
             )
         accuracy, held_out_loss = evaluate(model, samples, recipe.batch_size)
         if rank == 0:
@@ -93,6 +102,7 @@ def train(recipe: Recipe) -> None:
             )
             print(f"epoch {epoch + 1}: held-out accuracy {accuracy:.4f}, loss {held_out_loss:.4f}", flush=True)
         ended = time.perf_counter()  # an evaluation is no part of the next step
+        statistics.take()
 
     trained, seconds = step * recipe.batch_size, time.perf_counter() - began
     digest = parameters_sha256(model)
@@ -101,6 +111,34 @@ def train(recipe: Recipe) -> None:
         samples_per_s=trained / seconds,
     )  # fmt: skip
     hvd.shutdown()
+
+
+def distributed(recipe: Recipe, model: nn.Module) -> Any:  # noqa: ANN401 - each is of a class of its own
+    """The recipe's optimizer, whose gradients are averaged over all ranks."""
+    optimizer = optimizers.build(recipe, model)
+    if recipe.exchange == "horovod":
+        return hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    return lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters(), defer=recipe.defer)
+
+
+def update(optimizer: Any, statistics: Statistics) -> None:  # noqa: ANN401
+    """One step of the optimizer. Horovod's own does not tell how long it waits, so that is timed here."""
+    if isinstance(optimizer, lockstep.DistributedOptimizer):
+        optimizer.step()
+        return
+    with statistics.timed("exposed"):
+        optimizer.synchronize()
+    with statistics.timed("optimizer"), optimizer.skip_synchronize():
+        optimizer.step()
+
+
+def report_isolation(model: nn.Module) -> None:
+    """What communication takes while nothing computes, in pieces of the sizes that an exchange of this model has."""
+    every = sum(one.numel() * one.element_size() for one in model.parameters())
+    sizes = {min(size, every) for size in (LEAST_PIECE_BYTES, 4 * LEAST_PIECE_BYTES, MOST_PIECE_BYTES)}
+    found = measure(HorovodTransport("isolation"), sorted(sizes), name="lockstep.isolation")
+    if hvd.rank() == 0 and found.piece_bytes:
+        lockstep.report(kind="isolation", **asdict(found))
 
 
 def broadcast(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

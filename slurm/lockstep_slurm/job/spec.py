@@ -175,6 +175,17 @@ class Communication(Section):
         description="How MPI's processes are started: a type of `srun --mpi=list` such as pmix or pmi2, or mpirun; "
         "by default the site's",
     )
+    exchange: Literal["lockstep", "horovod"] | None = Field(
+        None,
+        description="Who averages the gradients of a built-in recipe: lockstep.DistributedOptimizer (the default) or "
+        "Horovod's own. Of a script: lockstep where it uses lockstep.DistributedOptimizer, so that the exchange's "
+        "thread is planned for",
+    )
+    defer: bool | None = Field(
+        None,
+        description="Whether lockstep's exchange does an update when its parameters are used next (the default), or "
+        "in the optimizer's step(); of a built-in recipe",
+    )
     cycle_time_ms: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False, description="HOROVOD_CYCLE_TIME")
     fusion_threshold_mib: int = Field(64, ge=0, le=4096, description="HOROVOD_FUSION_THRESHOLD, in MiB")
     interface: Annotated[str, Field(pattern=forms.INTERFACE)] | None = Field(
@@ -185,6 +196,15 @@ class Communication(Section):
         description="The network to use, such as 10.1.0.0/16: each node takes its interface in it; by default the "
         "site's, else the one that routes to the other nodes",
     )
+
+    @model_validator(mode="after")
+    def _only_ours_defers(self) -> Communication:
+        if self.defer and self.exchange == "horovod":
+            raise ValueError(
+                '`defer` is true, but exchange is "horovod", whose optimizer defers nothing; take exchange "lockstep", '
+                "or leave `defer` out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> Communication:
@@ -215,6 +235,15 @@ class JobSpec(Section):
     placement: PlacementSpec = Field(default_factory=lambda: PlacementSpec.model_validate({}))
     communication: Communication = Field(default_factory=lambda: Communication.model_validate({}))
     report: Report = Field(default_factory=lambda: Report.model_validate({}))
+
+    @model_validator(mode="after")
+    def _a_script_says_itself_what_it_defers(self) -> JobSpec:
+        if self.communication.defer is not None and self.training.script is not None:
+            raise ValueError(
+                "communication.defer is for built-in recipes; a training.script says it itself, "
+                "`lockstep.DistributedOptimizer(..., defer=...)`"
+            )
+        return self
 
     @property
     def ranks(self) -> int:

@@ -23,7 +23,7 @@ def request_of(
     wanted = placement.get("communication_cpus", "auto")
     return Request(
         ranks=ranks,
-        threads=_threads(communication),
+        threads=_threads(communication, 1 if exchange_of(spec) == "lockstep" else 0),
         communication_cpus=None if wanted == "auto" else int(wanted),
         policy=placement.get("policy", "last"),
         loader_cpus=placement.get("loader_cpus", 0),
@@ -35,13 +35,22 @@ def request_of(
     )
 
 
-def _threads(communication: Mapping[str, Any]) -> Threads:
+def exchange_of(spec: Mapping[str, Any]) -> str:
+    """``lockstep`` where a rank has an exchange thread of ours, else ``horovod``.
+
+    A built-in recipe has one unless ``spec`` says otherwise, a script only where it says so.
+    """
+    said = spec.get("communication", {}).get("exchange")
+    return str(said or ("lockstep" if spec.get("training", {}).get("model") else "horovod"))
+
+
+def _threads(communication: Mapping[str, Any], exchange: int) -> Threads:
     """The communication threads of a rank: Horovod's own always, Gloo's where its controller is Gloo's."""
     backend = communication.get("backend", "gloo")
     if backend == "gloo":
-        return Threads(horovod=1, gloo=1)
+        return Threads(horovod=1, gloo=1, exchange=exchange)
     if backend == "mpi":
-        return Threads(horovod=1, gloo=0)
+        return Threads(horovod=1, gloo=0, exchange=exchange)
     if backend == "ccl":
-        return Threads(horovod=1, gloo=1, ccl=communication.get("ccl_workers", 1))
+        return Threads(horovod=1, gloo=1, exchange=exchange, ccl=communication.get("ccl_workers", 1))
     raise ValueError(f"communication.backend is {backend!r}, which is none of gloo, mpi and ccl")

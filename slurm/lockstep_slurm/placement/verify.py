@@ -32,6 +32,8 @@ whichever process of the node first read them put them, and no policy moves them
 REMOTE = 0.10
 """Share of the resident pages that may lie outside the planned domains beyond ``LIBRARIES``: a kernel spills a few
 pages when a domain runs short; a tenth is where it stops being a few."""
+LATER = ("ccl", "exchange")
+"""oneCCL starts its workers in the first collective, a training the exchange thread with its optimizer."""
 _NOUNS = {
     MAIN: ("the main thread", "main threads"),
     COMPUTE: ("a compute thread", "compute threads"),
@@ -196,8 +198,8 @@ def _missing(plan: RankPlacement, seen: Observation, size: Optional[int]) -> lis
     """Communication threads that were planned and not seen.
 
     torch.distributed's Gloo needs no Horovod: known by what was started, not by its threads' names, which older torch
-    does not give and torch 2.13 gives a moment after their birth. A rank alone makes no Gloo thread. oneCCL starts its
-    workers in the first collective, after ``init``. Without any communication thread later than ``init``, no
+    does not give and torch 2.13 gives a moment after their birth. A rank alone makes no Gloo thread. ``LATER`` start
+    after ``init``. Without any communication thread later than ``init``, no
     communication library has been started, or not yet.
     """
     counts = {role: sum(1 for thread in seen.threads if thread.role == role) for role in ROLES}
@@ -208,7 +210,7 @@ def _missing(plan: RankPlacement, seen: Observation, size: Optional[int]) -> lis
     for role in ROLES:
         cpus = getattr(plan.communication, role)
         needless = (of_torch and role != "gloo") or (size == 1 and role != "horovod")
-        needless = needless or (role == "ccl" and seen.when == "init")
+        needless = needless or (role in LATER and seen.when == "init")
         if not cpus or needless or counts[role] >= (len(set(cpus)) if role == "ccl" else 1):
             continue
         what = f"{len(set(cpus))} workers of oneCCL's were" if role == "ccl" else f"{_NOUNS[role][0]} was"

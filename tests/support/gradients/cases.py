@@ -217,18 +217,22 @@ def autocast_loss(model: Any, step: int) -> Tensor:
 
 def delaying(run: Run) -> None:
     """A delay of up to 2 ms, another one on each rank, in every hook of every module and parameter."""
-    if "delayed" in run.extra:
-        return
-    run.extra["delayed"] = True
+    if "delayed" not in run.extra:
+        run.extra["delayed"] = True
+        delay_hooks(run.model, seconds=0.002)
+
+
+def delay_hooks(model: Any, *, seconds: float) -> None:
+    """A random delay of up to ``seconds``, another one on each rank, in every hook of every module and parameter."""
     chance = random.Random(hvd.rank())
 
     def delay(*_: Any) -> None:
-        time.sleep(chance.random() * 0.002)
+        time.sleep(chance.random() * seconds)
 
-    for module in run.model.modules():
+    for module in model.modules():
         module.register_forward_pre_hook(delay)
         module.register_forward_hook(delay)
-    for one in run.model.parameters():
+    for one in model.parameters():
         one.register_hook(delay)
         one.register_post_accumulate_grad_hook(delay)
 

@@ -8,10 +8,22 @@ from dataclasses import asdict
 from typing import Any
 
 import horovod.torch as hvd
-from torch import Tensor
+import pytest
+from torch import Tensor, nn
 
+from lockstep_worker.gradients.buffers import Buffers, size_of
+from lockstep_worker.gradients.counters import Counters
 from lockstep_worker.gradients.isolation import Isolation, measure
+from lockstep_worker.gradients.pieces import lay_out
 from lockstep_worker.gradients.transport import HorovodTransport
+from lockstep_worker.statistics import Statistics
+from support.gradients import cases
+from support.gradients.special import optimizer_of, trained
+from support.gradients.training import backward
+
+SLOW_STEPS = 12
+PAUSE = 0.03
+"""Seconds that a slow rank or a slow link takes more, in each of them."""
 
 
 class Slow(HorovodTransport):
@@ -57,10 +69,103 @@ def isolation() -> None:
     assert asdict(none).keys() == {"piece_bytes", "seconds_per_piece", "latency_s", "bytes_per_s"}
 
 
+def a_slow_rank_is_waited_for() -> None:
+    """What the fast rank waits is waiting for the slow one, and that one waits for nobody."""
+    model = cases.mlp()
+    optimizer = optimizer_of(model, piece_bytes=1 << 20)
+    trained(model, optimizer, 6, cases.mlp_loss)
+    optimizer.complete()
+    hvd.barrier()
+    optimizer.take_statistics()
+    statistics = Statistics(optimizer)
+    began = time.perf_counter()
+    for step in range(SLOW_STEPS):
+        train(model, optimizer, statistics, step, pause=PAUSE if hvd.rank() else 0.0)
+    optimizer.complete()
+    seconds, told = time.perf_counter() - began, statistics.take()
+    optimizer.close()
+    assert 0 <= told["waiting_s"] <= told["exposed_s"]
+    phases = [told[f"{name}_s"] for name in ("forward", "backward", "optimizer", "exposed")]
+    assert min(phases) > 0
+    assert sum(phases) < seconds
+    assert told["exposed_s"] <= told["communication_s"] <= seconds
+    every = hvd.allgather_object((told["exposed_s"], told["waiting_s"], told["forward_s"]))
+    (exposed, waiting, forward), (_, waiting_of_slow, forward_of_slow) = every
+    assert exposed >= waiting > 0.6 * SLOW_STEPS * PAUSE, every
+    assert waiting_of_slow < 0.2 * waiting, every
+    assert forward_of_slow > SLOW_STEPS * PAUSE > 2 * forward, every
+
+
+def a_slow_link_is_not_a_slow_rank() -> None:
+    """What both wait is transfer, and no part of the forward pass in which they wait."""
+    model = cases.mlp()
+    size = 4 * sum(one.numel() for one in model.parameters())
+    optimizer = optimizer_of(model, transport=Slow("slow", PAUSE / size))
+    trained(model, optimizer, 6, cases.mlp_loss)
+    optimizer.complete()
+    hvd.barrier()
+    optimizer.take_statistics()
+    statistics = Statistics(optimizer)
+    for step in range(SLOW_STEPS):
+        train(model, optimizer, statistics, step)
+    optimizer.complete()
+    told = statistics.take()
+    pieces = optimizer._own.reducer._buffers.pieces
+    optimizer.close()
+    assert told["exposed_s"] > 0.6 * SLOW_STEPS * PAUSE
+    assert told["waiting_s"] < 0.2 * told["exposed_s"], told
+    assert told["communication_s"] >= SLOW_STEPS * PAUSE
+    assert told["forward_s"] < 0.3 * told["exposed_s"], told
+    assert told["gradient_bytes"] == SLOW_STEPS * sum(4 * one.numel() for one in pieces) >= SLOW_STEPS * size
+    assert set(statistics.take().values()) == {0.0}
+    assert "waiting_s" not in statistics.take()
+
+
+def what_has_no_room_is_not_told() -> None:
+    """Each rank's number has a place in the headers; where there are fewer places than ranks nothing is known."""
+    model = nn.Linear(3, 3)
+    layout = lay_out([size_of(one) for one in model.parameters()], [0, 1], 1 << 20)
+    places = 2 * 13  # in each header of 64 bytes, behind the flag and the two words to all
+    for ranks in (1, places, places + 1):
+        buffers = Buffers(list(model.parameters()), layout)
+        counters = Counters()
+        counters.waited = 7.0
+        counters.begin(buffers, ranks - 1, ranks)
+        for piece in buffers.pieces:
+            piece.div_(ranks)  # as an average, to which the others have contributed zeros
+        if ranks <= places:
+            assert buffers.told(ranks) == pytest.approx([0.0] * (ranks - 1) + [7.0])
+            assert all(not view.any() for view in buffers.views.values())
+        assert "waiting_s" not in counters.take()
+        counters.waited = 12.0
+        counters.end(buffers, ranks)
+        told = counters.take()
+        assert told.get("waiting_s") == (None if ranks > places else 0.0 if ranks == 1 else 5.0)
+        assert told["exposed_s"] == 5.0
+    halves = list(model.half().parameters())
+    assert not Buffers(halves, lay_out([size_of(one) for one in halves], [0, 1], 4096)).tell(1.0, 0, 2)
+
+
+def train(model: Any, optimizer: Any, statistics: Statistics, step: int, pause: float = 0.0) -> None:
+    """One step whose forward pass takes ``pause`` seconds more."""
+    optimizer.zero_grad()
+    with statistics.timed("forward"):
+        time.sleep(pause)
+        loss = cases.mlp_loss(model, step)
+    with statistics.timed("backward"):
+        backward(loss)
+    optimizer.step()
+
+
 def alike(fact: Any) -> bool:
     """Whether all ranks have the same."""
     facts = hvd.allgather_object(fact)
     return all(other == facts[0] for other in facts)
 
 
-CASES: dict[str, Callable[[], None]] = {function.__name__.replace("_", " "): function for function in (isolation,)}
+CASES: dict[str, Callable[[], None]] = {
+    function.__name__.replace("_", " "): function
+    for function in (
+        isolation, a_slow_rank_is_waited_for, a_slow_link_is_not_a_slow_rank, what_has_no_room_is_not_told,
+    )
+}  # fmt: skip

@@ -27,9 +27,12 @@ CASES = (
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
     "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",
     "zeroed in between", "evaluating while measured", "strange cpus", "groups that end", "isolation",
-    "tuned", "tuning taken back", "drifting",
+    "tuned", "tuning taken back", "drifting", "a slow rank is waited for", "a slow link is not a slow rank",
+    "what has no room is not told",
 )  # fmt: skip
-FOUR = ("four ranks", "unfreezing on one rank", "many steps", "tuned", "tuning taken back")
+FOUR = (
+    "four ranks", "unfreezing on one rank", "many steps", "five hundred steps", "tuned", "tuning taken back",
+)  # fmt: skip
 Outcomes = dict[str, list[dict[str, Any]]]
 
 

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lockstep_worker.gradients.pieces import CONTROL, DRIFT, Layout, Size
+from lockstep_worker.gradients.pieces import CONTROL, DRIFT, HEADER, Layout, Size
+
+LEAST_ITEM = 4
+"""Bytes of an element that a number is told in."""
 
 
 class Buffers:
@@ -30,8 +33,12 @@ class Buffers:
             for name in flat
         ]
         first = next(iter(layout.flags))
-        words = flat[name_of(parameters[first].dtype)][layout.flags[first] :]
+        dtype = name_of(parameters[first].dtype)
+        self._first = flat[dtype]
+        words = self._first[layout.flags[first] :]
         self._control, self._drift = words[CONTROL : CONTROL + 1], words[DRIFT : DRIFT + 1]
+        self._headers_of_first = [at for number, at in layout.flags.items() if _is(parameters[number], dtype)]
+        self._places: Tensor | None = None
 
     def cut(self, layout: Layout) -> None:
         """Other pieces of the same memory: where a tensor is depends on the sequence alone, not on what is cut."""
@@ -55,6 +62,29 @@ class Buffers:
         """Tells the other ranks, with the step's gradients, what this one wants: a new plan, another measurement."""
         self._control.fill_(1.0 if wants else 0.0)
         self._drift.fill_(1.0 if drifts else 0.0)
+
+    def tell(self, value: float, rank: int, ranks: int) -> bool:
+        """Tells the other ranks a number of this one, to some seven digits; False where the headers have no room.
+
+        Each rank has an element of its own there, and zeros in the others': the average is each one's share of it.
+        """
+        if self._places is None:
+            item = self._first.element_size()
+            # A half has too few digits for it.
+            free = range(DRIFT + 1, HEADER // item) if item >= LEAST_ITEM else range(0)
+            places = [at + one for at in self._headers_of_first[: -(-ranks // max(1, len(free)))] for one in free]
+            self._places = torch.tensor(places[:ranks], dtype=torch.int64)
+        if len(self._places) < ranks:
+            return False
+        own = torch.zeros(ranks, dtype=self._first.dtype)
+        own[rank] = value
+        self._first.index_copy_(0, self._places, own)
+        return True
+
+    def told(self, ranks: int) -> list[float]:
+        """What each rank has told, by rank, once it is averaged."""
+        assert self._places is not None
+        return [one * ranks for one in self._first[self._places].tolist()]
 
     def share_that_wants(self) -> float:
         """The share of the ranks that do, once all is averaged."""

@@ -7,6 +7,7 @@ its own gradient; whoever touches it first does its update, together with all ot
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -114,6 +115,7 @@ class Deferral:
     def _apply(self, slots: list[Slot]) -> None:
         """The update of these. Other threads that touch one of them wait until it is done: they stay guarded."""
         self._applying = True
+        began = time.perf_counter()
         try:
             with guards.untouched(), _outside_of_transforms():
                 self._compute(slots)
@@ -125,6 +127,7 @@ class Deferral:
             raise
         finally:
             self._applying = False
+            self._reducer.counters.updating += time.perf_counter() - began
 
     def _compute(self, slots: list[Slot]) -> None:
         members: dict[int, list[Tensor]] = {}

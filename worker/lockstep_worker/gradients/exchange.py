@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from lockstep_worker import births
+from lockstep_worker.gradients.counters import Counters
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.transport import POLL, Transport
 
@@ -30,6 +31,7 @@ class Exchange:
     """The pieces of one step at a time. All methods but the thread's own are for the thread that trains."""
 
     def __init__(self, transport: Transport) -> None:
+        self.counters = Counters()
         self._transport = transport
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -45,6 +47,8 @@ class Exchange:
         """By piece: tensors in it that are not ready."""
         self._completed = bytearray()
         self._left = 0
+        self._bytes = 0
+        """Of all pieces together."""
         self._next = 0
         """Position in the order of what is issued next."""
         self._under_way: list[tuple[int, Any]] = []
@@ -67,6 +71,7 @@ class Exchange:
         with self._lock:
             self._buffers, self._names, self._order, self._counts = buffers, names, order, counts
             self._credit = credit
+            self._bytes = sum(one.numel() * one.element_size() for one in buffers)
             self._missing, self._completed = [], bytearray(b"\1" * len(buffers))
             self._next, self._left = len(order), 0
 
@@ -80,6 +85,7 @@ class Exchange:
             self._completed = bytearray(len(self._counts))
             self._left = len(self._counts)
             self._next = 0
+            self.counters.bytes += self._bytes
             self.issued_at = [0.0] * len(self._counts)
             self.completed_at = [0.0] * len(self._counts)
 
@@ -100,12 +106,14 @@ class Exchange:
         with self._lock:
             if pieces is None:
                 pieces = self._order
+            began = time.perf_counter()
             while not all(self._completed[piece] for piece in pieces):
                 self._raise()
                 self._awaited = pieces
                 self._work.notify()  # it may be in a long sleep between two looks
                 if not self._done.wait(None if ends is None else ends - time.monotonic()):
                     raise TimeoutError(f"{self._left} pieces of gradients were not averaged within {seconds} s")
+            self.counters.waited += time.perf_counter() - began
             self._awaited = ()
             self._raise()
 
@@ -155,8 +163,10 @@ class Exchange:
                 self._next += 1
         if position is not None:
             piece = self._order[position]
-            self.issued_at[piece] = time.perf_counter()
+            now = self.issued_at[piece] = time.perf_counter()
             self._issued += 1
+            if not self._under_way:
+                self.counters.departs(now)
             handle = self._transport.start(self._buffers[piece], self._names[piece], self._landed)
             self._under_way.append((piece, handle))
         self._collect()
@@ -192,6 +202,8 @@ class Exchange:
             now = time.perf_counter()
             with self._lock:
                 self._under_way.remove(one)
+                if not self._under_way:
+                    self.counters.arrived(now)
                 self.completed_at[piece] = now
                 self._completed[piece] = 1
                 self._left -= 1

@@ -38,7 +38,7 @@ class Isolation:
     latency_s: float
     """Of a piece of one cache line."""
     bytes_per_s: float
-    """Of the largest size, without the latency; 0.0 where nothing was measured."""
+    """Of the largest size, without the latency where that is the smaller part; 0.0 where nothing was measured."""
 
     def seconds(self, size: int) -> float:
         """What a piece of ``size`` bytes takes alone."""
@@ -91,7 +91,8 @@ def _told(times: dict[int, list[float]], first: dict[int, float], meetings: list
         piece_bytes=tuple(found),
         seconds_per_piece=tuple(found.values()),
         latency_s=latency,
-        bytes_per_s=largest / (carrying if carrying > 0 else found[largest]) if largest else 0.0,
+        # A piece that hardly takes longer than none says little of the link.
+        bytes_per_s=largest / (carrying if carrying > latency else found[largest]) if largest else 0.0,
     )
 
 

@@ -11,6 +11,7 @@ import functools
 import itertools
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from lockstep_worker.gradients import deferral, endings, guards
 from lockstep_worker.gradients.buffers import size_of
+from lockstep_worker.gradients.counters import Counters
 from lockstep_worker.gradients.deferral import Deferral
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.named import describe, names_of
@@ -111,6 +113,7 @@ class DistributedOptimizer(Optimizer):
                 defer=against is None,
                 before_backward=own.complete,
             )
+            own.counters = own.reducer.counters
             own.deferral = Deferral(own.reducer, self._update)
             endings.register(own)
             endings.wrap("horovod.torch", "broadcast_optimizer_state", _by_itself)
@@ -178,10 +181,12 @@ class DistributedOptimizer(Optimizer):
             else:
                 self.synchronize()
         own.synchronized = False
+        began = time.perf_counter()
         if own.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_([one for group in self.param_groups for one in group["params"]],
                                            own.max_grad_norm)  # fmt: skip
         super().step()
+        own.counters.updating += time.perf_counter() - began
         if own.reducer is not None:
             own.reducer.watch_first_uses()
         return loss
@@ -234,6 +239,19 @@ class DistributedOptimizer(Optimizer):
         """
         reducer = self._own.reducer
         return None if reducer is None else copy.deepcopy(reducer.planner.document)
+
+    def take_statistics(self) -> dict[str, Any]:
+        """What the exchange cost this rank since the last call, as a record has it (docs/records.md); seconds, bytes.
+
+        ``exposed_s``, ``waiting_s`` where it can be known, ``communication_s``, ``optimizer_s``, ``gradient_bytes``.
+        """
+        return self._own.counters.take()
+
+    @property
+    def seconds_inside(self) -> float:
+        """Seconds since the start that this rank has waited for gradients or computed updates, wherever it did."""
+        counters = self._own.counters
+        return counters.waited + counters.updating
 
     def complete(self) -> None:
         """Does what is left of a deferred update: afterwards parameters and state are those of the last ``step()``."""
@@ -321,6 +339,7 @@ class _Own:
         self.max_grad_norm = max_grad_norm
         self.against = against
         self.carried_by = carried_by
+        self.counters = Counters()
         self.reducer: Reducer | None = None
         self.deferral: Deferral | None = None
         self.synchronized = False

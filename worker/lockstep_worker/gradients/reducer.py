@@ -82,6 +82,7 @@ class Reducer:
         for one in self._parameters:
             self._own(one)
         self._exchange = Exchange(transport)
+        self.counters = self._exchange.counters
         self.planner = Planner(
             transport,
             self._names,
@@ -108,6 +109,7 @@ class Reducer:
         self._hook()
         self._buffers.mark_used()
         self._buffers.say(wants=self.wants_new_plan, drifts=self.planner.drifts)
+        self.counters.begin(self._buffers, self.transport.rank, self.transport.size)
         self._exposed = 0.0
         for slot in self.slots:
             slot.ready, slot.absent, slot.passes = False, False, self.passes
@@ -169,6 +171,7 @@ class Reducer:
         if self.measuring:
             self._watch.sent(self._buffers.pieces, issued, completed)
         self._wanted_by = self._buffers.share_that_wants()
+        self.counters.end(self._buffers, self.transport.size)
         self.planner.end(
             exposed=self._exposed,
             busy=sum(link_seconds(issued, completed)),
