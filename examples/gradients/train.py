@@ -58,7 +58,8 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
-        lockstep.report(step=step, loss=loss.item(), samples=options.batch_size)
+        statistics = getattr(optimizer, "take_statistics", dict)()  # Horovod's own tells none
+        lockstep.report(step=step, loss=loss.item(), samples=options.batch_size, **statistics)
         if step % 50 == 0:
             model.eval()
             with torch.no_grad():

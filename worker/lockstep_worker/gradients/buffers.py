@@ -34,11 +34,12 @@ class Buffers:
         ]
         first = next(iter(layout.flags))
         dtype = name_of(parameters[first].dtype)
-        self._first = flat[dtype]
-        words = self._first[layout.flags[first] :]
+        self._first = flat[dtype].numpy()
+        """The same memory: NumPy is a tenth of torch's price for a few elements."""
+        words = flat[dtype][layout.flags[first] :]
         self._control, self._drift = words[CONTROL : CONTROL + 1], words[DRIFT : DRIFT + 1]
         self._headers_of_first = [at for number, at in layout.flags.items() if _is(parameters[number], dtype)]
-        self._places: Tensor | None = None
+        self._places: list[int] | None = None
 
     def cut(self, layout: Layout) -> None:
         """Other pieces of the same memory: where a tensor is depends on the sequence alone, not on what is cut."""
@@ -69,22 +70,21 @@ class Buffers:
         Each rank has an element of its own there, and zeros in the others': the average is each one's share of it.
         """
         if self._places is None:
-            item = self._first.element_size()
+            item = self._first.itemsize
             # A half has too few digits for it.
             free = range(DRIFT + 1, HEADER // item) if item >= LEAST_ITEM else range(0)
             places = [at + one for at in self._headers_of_first[: -(-ranks // max(1, len(free)))] for one in free]
-            self._places = torch.tensor(places[:ranks], dtype=torch.int64)
+            self._places = places[:ranks]
         if len(self._places) < ranks:
             return False
-        own = torch.zeros(ranks, dtype=self._first.dtype)
-        own[rank] = value
-        self._first.index_copy_(0, self._places, own)
+        self._first[self._places] = 0.0
+        self._first[self._places[rank]] = value
         return True
 
     def told(self, ranks: int) -> list[float]:
         """What each rank has told, by rank, once it is averaged."""
         assert self._places is not None
-        return [one * ranks for one in self._first[self._places].tolist()]
+        return [float(one) * ranks for one in self._first[self._places]]
 
     def share_that_wants(self) -> float:
         """The share of the ranks that do, once all is averaged."""

@@ -106,14 +106,16 @@ class Exchange:
         with self._lock:
             if pieces is None:
                 pieces = self._order
-            began = time.perf_counter()
+            began = None
             while not all(self._completed[piece] for piece in pieces):
+                began = began or time.perf_counter()
                 self._raise()
                 self._awaited = pieces
                 self._work.notify()  # it may be in a long sleep between two looks
                 if not self._done.wait(None if ends is None else ends - time.monotonic()):
                     raise TimeoutError(f"{self._left} pieces of gradients were not averaged within {seconds} s")
-            self.counters.waited += time.perf_counter() - began
+            if began is not None:
+                self.counters.waited += time.perf_counter() - began
             self._awaited = ()
             self._raise()
 
