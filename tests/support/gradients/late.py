@@ -256,7 +256,7 @@ def state_in_groups() -> None:
     optimizer: Any = lockstep.DistributedOptimizer(
         Counting(model.parameters(), lr=1.0), model.named_parameters(), separable=True
     )
-    trained(model, optimizer, 3, cases.mlp_loss)
+    trained(model, optimizer, 4, cases.mlp_loss)
     assert optimizer._own.deferral.pending
     with raises(GradientError, "step() changes 'lr' of its parameter groups"):
         optimizer.complete()

@@ -18,7 +18,7 @@ from lockstep_worker.gradients.transport import HorovodTransport
 from support.gradients import cases
 from support.gradients.training import Case, Run, backward, equal_on_all_ranks, ordinary_step, raises
 
-TRIALS = 2 + 5 * 4
+TRIALS = 3 + 5 * 4
 """Steps until it is chosen, at most."""
 
 
@@ -66,7 +66,7 @@ def trained(how: str, steps: int, step: Callable[[Run, int], None] = ordinary_st
 
 
 def tuned() -> None:
-    """Where every piece takes 10 ms large pieces are chosen, on all ranks alike, and no bit is another one for it."""
+    """Where every piece takes 30 ms large pieces are chosen, on all ranks alike, and no bit is another one for it."""
     steps = TRIALS + 2
     expected = trained("horovod", steps).trace if hvd.size() == 2 else None
     for how in ("deferred", "undeferred"):
@@ -76,16 +76,16 @@ def tuned() -> None:
             ordinary_step(run, number)
             seen.append(run.optimizer.tuning)
 
-        run = trained(how, steps, step, transport=Paced(f"tuned.{how}", 0.01))
+        run = trained(how, steps, step, transport=Paced(f"tuned.{how}", 0.03))
         assert expected is None or run.trace == expected, f"{how} differs from Horovod's"
         assert seen[:5] == [None] * 5
         assert shared(seen)
         plan = seen[-1]["plan"]
         assert seen[-1]["transport"] == "horovod"
         assert seen[-1]["ranks"] == hvd.size()
-        # The rule of thumb would send pieces of 512 KiB.
+        # The rule of thumb would send pieces of 512 KiB, did it know the latency.
         assert plan["piece_bytes"] >= 1 << 20, seen[-1]
-        assert "better than" in seen[-1]["why"], seen[-1]
+        assert "of 4 plans tried" in seen[-1]["why"], seen[-1]
 
 
 def tuning_taken_back() -> None:
@@ -167,7 +167,7 @@ def drifting() -> None:
         if "before" not in run.extra and len(seen) - seen.count(None) == 2 * window:
             run.extra["before"] = seen[-1]
             if hvd.rank() == 1:
-                transport.seconds = 0.02  # of each piece: few of them are better now
+                transport.seconds = 0.04  # of each piece: few of them are better now
         if "before" in run.extra and run.extra["before"] != seen[-1]:
             return  # it was chosen again, at the same step on all ranks: enough
         ordinary_step(run, number)

@@ -114,8 +114,8 @@ def test_the_run_says_what_is_not_deferred(two_ranks: tuple[Outcomes, Launched])
 def test_the_tuning_is_recorded_once_for_all_ranks(two_ranks: tuple[Outcomes, Launched]) -> None:
     found = two_ranks[1].records("tuning")
     assert {record["rank"] for record in found} == {0}
-    chosen = [record["values"] for record in found if "better than" in record["values"]["why"]]
-    assert chosen
+    chosen = [record["values"] for record in found if "plans tried" in record["values"]["why"]]
+    assert len(chosen) >= 4  # deferred, undeferred, and before and after a link has changed
     for values in chosen:
         document = json.loads(values.pop("document"))
         assert document["plan"]["piece_bytes"] == values["piece_bytes"]

@@ -157,6 +157,9 @@ def test_another_plan_is_kept_only_if_it_is_better_beyond_doubt() -> None:
     # Better in the median and not in every step; a little better, always.
     assert choose(plans, [[default, [0.090, 0.150, 0.096, 0.095], same]]).index == 0
     assert choose(plans, [[default, [one - 0.0002 for one in default], same]]).index == 0
+    # What holds up the default by chance says little of how much better another one is, and enough that it is.
+    assert choose(plans, [[[0.054, 0.170, 0.204, 0.072], [0.042, 0.037, 0.039, 0.042], same]]).index == 1
+    assert choose(plans, [[[0.054, 0.170, 0.204, 0.072], [0.042, 0.037, 0.039, 0.055], same]]).index == 0
     # A step is as long as it is on its slowest rank.
     assert choose(plans, [[default, better, same], [default, default, same]]).index == 0
     assert "none was better" in choose(plans, [[default, same, same]]).why

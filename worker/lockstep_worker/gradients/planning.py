@@ -30,10 +30,11 @@ from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, Plan, compare, fir
 from lockstep_worker.gradients.recorded import document_of, record_of
 from lockstep_worker.gradients.timing import Stopwatch
 from lockstep_worker.gradients.transport import Transport
-from lockstep_worker.gradients.tuning import ROUNDS, SECOND_PIECE, Costs, Trials, candidates, choose
+from lockstep_worker.gradients.tuning import OTHERS_CPU, ROUNDS, SECOND_PIECE, Costs, Trials, candidates, choose
 
-WARM_UP = 2
-"""Steps with a plan that nothing was measured for: the first backward pass pays for memory and caches."""
+WARM_UP = 3
+"""Steps with a plan that nothing was measured for. The first one does not count: it pays for memory and caches; the
+others have pieces of two sizes, of which the link is fitted."""
 
 MOST_MEASUREMENTS = 4
 """Warm-ups in which no first use is seen (an evaluation behind every step), until the order is made without."""
@@ -95,7 +96,7 @@ class Planner:
             self._decide(self._trials)
         elif self._trials is not None:
             self.plan = self._trials.next()
-        elif self.measuring and self._steps == 1 and self._asked["piece_bytes"] is None:
+        elif self.measuring and self._steps == WARM_UP - 1 and self._asked["piece_bytes"] is None:
             assert self.plan is not None
             smaller = max(self.plan.piece_bytes // SECOND_PIECE, LEAST_PIECE_BYTES)
             self.plan = first_plan(self.plan.number, self._sizes(), self.plan.sequence, smaller, self._asked["credit"])
@@ -117,8 +118,8 @@ class Planner:
         return self.plan is None or not self.plan.measured
 
     @property
-    def watches_uses(self) -> bool:
-        """Whether the next forward pass is one whose first uses count."""
+    def counts(self) -> bool:
+        """Whether what is measured now is kept: a step's pieces, and, once it has ended, the next first uses."""
         return self.measuring and self._steps > 0
 
     @property
@@ -241,7 +242,7 @@ class Planner:
     def _costs(self) -> Costs:
         cycle = _cycle_time_ms(self._transport)
         return Costs(
-            piece_cpu=self._piece_cpu(),
+            piece_cpu=cpu + OTHERS_CPU if (cpu := self._piece_cpu()) > 0 else 0.0,
             # A polled end is seen late by a quarter of the longest pause, and waits for half a cycle of Horovod's.
             turnaround=0.0 if self._transport.calls_back else LONGEST_POLL / 4 + (cycle or 0.0) / 2e3,
             fuses=not self._transport.calls_back,

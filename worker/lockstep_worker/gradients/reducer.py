@@ -168,7 +168,7 @@ class Reducer:
         assert self._buffers is not None
         self.begun = self.sealed = False
         issued, completed = self._exchange.issued_at, self._exchange.completed_at
-        if self.measuring:
+        if self.planner.counts:
             self._watch.sent(self._buffers.pieces, issued, completed)
         self._wanted_by = self._buffers.share_that_wants()
         self.counters.end(self._buffers, self.transport.size)
@@ -197,7 +197,7 @@ class Reducer:
 
     def watch_first_uses(self) -> None:
         """For the next plan."""
-        if self.planner.watches_uses:
+        if self.planner.counts:
             self._watch.watch((slot.number, slot.parameter) for slot in self.slots)
 
     def catch_up(self, *, agreed: bool) -> None:
