@@ -26,7 +26,7 @@ def losses(model: nn.Module, loss: Loss, *, defer: bool, free: Iterable[Tensor] 
     optimizer = optimizer_of(model, defer=defer, transport=transport, credit=100, piece_bytes=128)
     own = {id(one) for one in free}
     found = []
-    for step in range(7):
+    for step in range(8):
         torch.manual_seed(1000 * step + hvd.rank())
         optimizer.zero_grad()
         timer = threading.Timer(0.02, transport.gate.set)
@@ -35,14 +35,14 @@ def losses(model: nn.Module, loss: Loss, *, defer: bool, free: Iterable[Tensor] 
         found.append(value.item())
         timer.join()
         optimizer.complete()
-        if defer and step >= 3:
+        if defer and step >= 4:
             assert optimizer._own.reducer.plan.measured
             transport.gate.clear()
             slots = optimizer._own.reducer.slots
             transport.free = {part for slot in slots if id(slot.parameter) in own for part in slot.parts}
         backward(value)
         optimizer.step()
-        assert step < 3 or optimizer._own.deferral.pending == defer
+        assert step < 4 or optimizer._own.deferral.pending == defer
     transport.gate.set()
     optimizer.close()
     assert shared(digest(one.detach() for one in model.parameters()))

@@ -146,7 +146,7 @@ def says_whose_it_is(document: Any) -> None:
     model = wide()
     model[3].requires_grad_(False)
     optimizer = made(model, tuning=document)
-    for number in range(3):
+    for number in range(4):
         optimizer.zero_grad()
         backward(wide_loss(model, number))
         optimizer.step()
