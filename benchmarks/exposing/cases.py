@@ -91,6 +91,6 @@ class Form:
 SETTLED = 3
 """Steps of every contender before the first round, for memory and caches."""
 TUNED = 26
-"""Steps after which ours has tried plans and taken one (docs/gradients.md, Tuning: 22 at most), and used it."""
+"""Steps after which ours has tried plans and taken one (docs/gradients.md, Tuning: 23 at most), and used it."""
 FULL = Form(rounds=9, seconds=600)
 QUICK = Form(rounds=4, seconds=180, links=(1.0, None), timed=1)

@@ -8,7 +8,6 @@ to all ranks with the step's own pieces, and leads to a new plan at a point that
 from __future__ import annotations
 
 import sys
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,8 +75,8 @@ class Reducer:
         self._handles: dict[int, tuple[Any, Any]] = {}
         self._wanted_by = 0.0
         self._packings = 0
-        self._exposed = 0.0
-        """Seconds that the training has waited in this step."""
+        self._waited_before = 0.0
+        """Seconds that the training had waited when this step began."""
         self._watch = Stopwatch()
         for one in self._parameters:
             self._own(one)
@@ -110,7 +109,7 @@ class Reducer:
         self._buffers.mark_used()
         self._buffers.say(wants=self.wants_new_plan, drifts=self.planner.drifts)
         self.counters.begin(self._buffers, self.transport.rank, self.transport.size)
-        self._exposed = 0.0
+        self._waited_before = self.counters.waited
         for slot in self.slots:
             slot.ready, slot.absent, slot.passes = False, False, self.passes
         self._exchange.begin()
@@ -141,9 +140,7 @@ class Reducer:
     def wait(self, slots: Sequence[Slot] | None = None, seconds: float | None = None) -> None:
         """Sleeps until these (None: all) are averaged, ``seconds`` at most (``TimeoutError``)."""
         pieces = None if slots is None else [piece for slot in slots for piece in slot.parts]
-        began = time.perf_counter()
         self._exchange.wait(pieces, seconds)
-        self._exposed += time.perf_counter() - began
 
     def is_averaged(self, slot: Slot) -> bool:
         """Whether ``wait`` would not sleep."""
@@ -173,7 +170,7 @@ class Reducer:
         self._wanted_by = self._buffers.share_that_wants()
         self.counters.end(self._buffers, self.transport.size)
         self.planner.end(
-            exposed=self._exposed,
+            exposed=self.counters.waited - self._waited_before,
             busy=sum(link_seconds(issued, completed)),
             wanted=self._wanted_by > 0,
             drifted=self._buffers.any_drifts(),
