@@ -185,4 +185,5 @@ def _error_of_median(values: Sequence[float]) -> float:
 
 
 def _said(plan: Plan) -> str:
-    return f"{plan.piece_bytes / (1 << 20):.3g} MiB x {plan.credit}"
+    unit, size = ("MiB", 1 << 20) if plan.piece_bytes >= 1 << 20 else ("KiB", 1 << 10)
+    return f"{plan.piece_bytes / size:.3g} {unit} x {plan.credit}"
