@@ -7,7 +7,6 @@ does: schedulers, ``isinstance`` and checkpoints see the optimizer they know.
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import sys
 import threading
@@ -23,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 from lockstep_worker.gradients import deferral, endings, guards
+from lockstep_worker.gradients.broadcasting import OWN, by_itself
 from lockstep_worker.gradients.buffers import size_of
 from lockstep_worker.gradients.counters import Counters
 from lockstep_worker.gradients.deferral import Deferral
@@ -34,7 +34,6 @@ from lockstep_worker.gradients.reducer import Reducer
 from lockstep_worker.gradients.transport import Transport, open_transport
 
 _numbers = itertools.count()
-_OWN = "_lockstep"
 
 
 class DistributedOptimizer(Optimizer):
@@ -100,7 +99,7 @@ class DistributedOptimizer(Optimizer):
         if carrier.size == 1:
             against = "there is one rank"
         own = _Own(max_grad_norm, against, getattr(carrier, "carried_by", None))
-        self.__dict__[_OWN] = own
+        self.__dict__[OWN] = own
         if carrier.size > 1:
             own.reducer = Reducer(
                 named,
@@ -116,7 +115,7 @@ class DistributedOptimizer(Optimizer):
             own.counters = own.reducer.counters
             own.deferral = Deferral(own.reducer, self._update)
             endings.register(own)
-            endings.wrap("horovod.torch", "broadcast_optimizer_state", _by_itself)
+            endings.wrap("horovod.torch", "broadcast_optimizer_state", by_itself)
             if defer and against is not None and carrier.rank == 0:
                 print(
                     f"lockstep: updates are not deferred, their communication overlaps with the backward pass only: "
@@ -266,7 +265,7 @@ class DistributedOptimizer(Optimizer):
     @property
     def state(self) -> Any:  # noqa: ANN401 - as torch's
         """The state per parameter, complete."""
-        own = self.__dict__.get(_OWN)
+        own = self.__dict__.get(OWN)
         if own is not None and own.updating != threading.get_ident():
             own.complete()
         return self.__dict__["state"]
@@ -300,7 +299,7 @@ class DistributedOptimizer(Optimizer):
 
     @property
     def _own(self) -> _Own:
-        own: _Own = self.__dict__[_OWN]
+        own: _Own = self.__dict__[OWN]
         return own
 
     def _can_defer(self) -> bool:
@@ -363,41 +362,6 @@ class _Own:
                 self.reducer.close(seconds)
                 self.reducer = self.deferral = None
                 self.closed = True
-
-
-def _by_itself(broadcast: Callable[..., Any]) -> Callable[..., Any]:
-    """Horovod's ``broadcast_optimizer_state`` on an optimizer of ours.
-
-    A rank without any state makes one by a step on gradients of zeros, which is to be its own: the others may have a
-    state. Where they have, what that step does to parameters (weight decay) is taken back, since they do not do it.
-    """
-
-    @functools.wraps(broadcast)
-    def wrapped(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
-        optimizer: Any = arguments[0] if arguments else named.get("optimizer")
-        own: _Own | None = getattr(optimizer, "__dict__", {}).get(_OWN)
-        if own is None or own.reducer is None:
-            return broadcast(*arguments, **named)
-        own.complete()
-        if own.reducer.begun:
-            raise GradientError("broadcast_optimizer_state() between backward() and step(): gradients are exchanged")
-        empty = not optimizer.state
-        own.by_itself = True
-        every = [one for group in optimizer.param_groups for one in group["params"]] if empty else []
-        before = [(one, one.grad, one.detach().clone()) for one in every]
-        alike = True
-        try:
-            alike = all(own.reducer.transport.gather(empty))
-            return broadcast(*arguments, **named)
-        finally:
-            own.by_itself = False
-            with torch.no_grad():
-                for one, gradient, value in before:
-                    one.grad = gradient
-                    if not alike:
-                        one.copy_(value)
-
-    return wrapped
 
 
 def _plain_step(made: type) -> Callable[[Any], Any]:
