@@ -70,6 +70,61 @@ def test_the_header_cannot_be_left_by_any_value() -> None:
     assert header == [f"#SBATCH --{o}" + ("" if v is None else f"={v}") for o, v in directives(spec)]
 
 
+@pytest.mark.parametrize(
+    ("time", "signal_seconds", "is_refused"),
+    [("2", 120, True), ("3", 120, True), ("4", 120, False), ("3:01", 120, False), ("0:5", 1, None),
+     ("1:00:00", 3540, True), ("1-0", 120, False), ("0-0:03", 120, True), ("0-1:00:01", 3540, False), ("0", 120, False), (None, 65535, False)],
+)  # fmt: skip
+def test_a_job_that_would_be_told_to_stop_as_it_starts_is_refused(
+    time: str | None, signal_seconds: int, is_refused: bool | None
+) -> None:
+    sections = {"resources": {"time": time}, "checkpoint": {"signal_seconds": signal_seconds}}
+    if is_refused is not False:
+        with pytest.raises(ValueError, match="told to stop as soon as it starts" if is_refused else "time"):
+            spec_of(**sections)
+    else:
+        assert ("signal", f"USR1@{signal_seconds}") in directives(spec_of(**sections))
+
+
+def test_only_a_training_that_is_saved_is_told_that_its_time_ends() -> None:
+    assert "signal" not in dict(directives(spec_of()))
+    assert "scontrol requeue" not in render(spec_of(), SITE)
+    assert "scontrol requeue" in render(spec_of(checkpoint={}), SITE)
+    assert "scontrol requeue" not in render(spec_of(checkpoint={}, resources={"requeue": False}), SITE)
+
+
+@pytest.mark.parametrize(
+    ("told", "job", "requeue", "wanted"),
+    [
+        (None, "", 0, (3, False)),
+        ("SIGUSR1", "", 0, (3, True)),
+        ("SIGUSR1", "", 1, (3, True)),
+        ("SIGTERM", "JobState=RUNNING PreemptTime=None", 0, (3, False)),
+        ("SIGTERM", "JobState=RUNNING PreemptTime=2026-11-29T20:00:00", 0, (3, True)),
+    ],
+)
+def test_what_was_told_to_stop_and_has_saved_goes_back_into_the_queue(
+    told: str | None, job: str, requeue: int, wanted: tuple[int, bool], tmp_path: Path
+) -> None:
+    """The script's own function, with a ``scontrol`` that answers as Slurm's does."""
+    (tmp_path / "exit").mkdir()
+    if told is not None:
+        (tmp_path / "exit" / "stopped-7-2.txt").write_text(f"{told}\n")
+    (tmp_path / "scontrol").write_text(
+        f'#!/bin/bash\n[[ $1 != show ]] || echo "JobId=7 {job} SuspendTime=None"\n'
+        f'[[ $1 != requeue ]] || {{ touch "{tmp_path}/asked-$2"; exit {requeue}; }}\n'
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    script = render(spec_of(checkpoint={}), SITE)
+    function = script[script.index("lockstep_go_on() {") : script.index("if [[ -n $lockstep_given ]]")]
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\nlockstep_run={tmp_path} lockstep_start=7-2\n{function}\nlockstep_go_on 3"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, (tmp_path / "asked-7").exists()) == wanted, done.stderr
+    assert ("submit" in done.stderr or "does not take it back" in done.stderr) is (requeue == 1)
+
+
 def test_a_script_printed_by_hand_carries_no_job_id() -> None:
     assert render(spec_of(), SITE) == render(spec_of(), SITE)
 

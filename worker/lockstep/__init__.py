@@ -4,14 +4,18 @@
     lockstep.report(step=step, loss=loss.item(), samples=len(batch))
     optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
     lockstep.report(step=step, **optimizer.take_statistics())
+    with lockstep.checkpoint.of(model=model, optimizer=optimizer) as state:
+        for step in state.steps(1000):
+            ...
 
-Run outside Lockstep, the same script says so once on standard error and trains on. ``DistributedOptimizer`` needs torch
-and what carries the gradients, and imports them when it is first asked for.
+Run outside Lockstep, the same script says so once on standard error and trains on. ``DistributedOptimizer`` and
+``checkpoint`` need torch, and import it when they are first asked for.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
 
@@ -19,10 +23,11 @@ from lockstep.reporter import Reporter, Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lockstep import checkpoint
     from lockstep_worker.gradients.optimizer import DistributedOptimizer
     from lockstep_worker.statistics import Statistics
 
-__all__ = ["DistributedOptimizer", "Statistics", "Value", "report"]
+__all__ = ["DistributedOptimizer", "Statistics", "Value", "checkpoint", "report"]
 
 _reporter: Reporter | None = None
 
@@ -55,6 +60,8 @@ def __getattr__(name: str) -> object:
         from lockstep_worker.statistics import Statistics
 
         return Statistics
+    if name == "checkpoint":
+        return importlib.import_module("lockstep.checkpoint")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import IO
 
 from lockstep_slurm.job.bootstrap import python_module
-from lockstep_slurm.job.rundir import read_claims, read_exit
+from lockstep_slurm.job.rundir import STOPPED, read_claims, read_exit
 from lockstep_worker.meeting import Network
 from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants, ends_with_parent
 
@@ -80,6 +80,8 @@ class Ranks:
             thread.join()
         if first:
             first = self._recorded() or first
+        elif self._recorded() == STOPPED:
+            first = STOPPED
         return first if first >= 0 else 128 - first
 
     def _recorded(self) -> int | None:

@@ -31,10 +31,11 @@ def ends_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def dies_with_parent(cpus: Iterable[int] | None = None) -> Callable[[], None]:
+def dies_with_parent(cpus: Iterable[int] | None = None, *, ignoring: Iterable[int] = ()) -> Callable[[], None]:
     """What a child does before its ``exec``: it gets SIGKILL when its parent ends, however that ends.
 
     It also leads a process group of its own (not a session: under Slurm's linuxproc one escapes) and moves to ``cpus``.
+    The signals ``ignoring`` do nothing to it until it handles them itself.
     """
     parent = os.getpid()
 
@@ -43,6 +44,8 @@ def dies_with_parent(cpus: Iterable[int] | None = None) -> Callable[[], None]:
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
         os.setpgid(0, 0)
+        for number in ignoring:
+            signal.signal(number, signal.SIG_IGN)
         if cpus is not None:
             os.sched_setaffinity(0, cpus)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.bootstrap import python_module
-from lockstep_slurm.job.rundir import Claim
+from lockstep_slurm.job.rundir import STOPPED, Claim
 from lockstep_slurm.placement import PlacementError, RankPlacement, TopologyError
 from lockstep_worker import exit as exit_record
 from lockstep_worker import links, memory
@@ -30,6 +30,7 @@ from lockstep_worker.placing import Placed, bind, place, publish
 from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants
 from lockstep_worker.proof import Proof
 from lockstep_worker.sampling import ended, started
+from lockstep_worker.stopping import Stopping
 from lockstep_worker.usage import cpu_seconds_of_children
 from lockstep_worker.world import World
 
@@ -51,6 +52,7 @@ class Rank:
         self._training: subprocess.Popen[bytes] | None = None
         self._ended = False
         self._beside = Beside(run, world)
+        self._stopping = Stopping(run, world, self.spec)
         self._finding: str | None = None
         self._folder: Path | None = None
         self._cut: str | None = None
@@ -59,6 +61,7 @@ class Rank:
     def execute(self) -> int:
         """Trains, and returns the exit code: the training's own, or 128 + the signal that ended it.
 
+        It is 0 where the training was told to stop and has saved, too: a launcher would end the others for any other.
         Raises ``DuplicateError`` when another execution has the job. What fails between the claim and the training is
         written as the attempt's exit record before it is raised.
         """
@@ -82,10 +85,12 @@ class Rank:
             self._record(own, returncode, self._finding)
         finally:
             self._ended = True
-            self._beside.end(ended_well=returncode == 0)
+            self._beside.end(ended_well=returncode in {0, STOPPED})
             leave_folder(folder, self.world)
             if self._cut is not None and returncode != 0:
                 links.end_step(self.run, self.world)
+        if returncode == STOPPED:
+            return 0
         return returncode if returncode >= 0 else 128 - returncode
 
     def _train(self, own: Claim, folder: Path) -> int:
@@ -148,6 +153,7 @@ class Rank:
             meeting=meeting,
             hook=proof.settings(os.getpid()),
         )
+        environment.update(self._stopping.variables(reports.parent, placed))
         output = self._beside.output
         with memory.policy(placed.own.memory) as failed:
             if failed is not None:
@@ -159,7 +165,9 @@ class Rank:
                 stderr=None if output is None else output.stderr,
                 env=environment,
                 pass_fds=[*self._inherited(), proof.theirs],
-                preexec_fn=dies_with_parent(placed.own.compute),  # noqa: PLW1509 - this process has one thread
+                preexec_fn=dies_with_parent(  # noqa: PLW1509 - this process has one thread
+                    placed.own.compute, ignoring=self._stopping.ignored()
+                ),
             )
         proof.start(self._training.pid)
         return self._training
@@ -171,6 +179,8 @@ class Rank:
             returncode, self._finding = LinkError.code, self._cut
         elif self._mismatch is not None and returncode != 0:
             returncode, self._finding = MismatchError.code, self._mismatch
+        elif returncode in {STOPPED, 128 + signal.SIGTERM}:
+            returncode, self._finding = self._stopping.outcome(own, returncode)
         # Where the rendezvous refused it, Horovod 0.28.1 aborts. A rank that was told to end has no time to ask.
         elif (returncode > 0 or returncode == -signal.SIGABRT) and place is not None:
             self._finding = place.finding()
@@ -230,6 +240,7 @@ class Rank:
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         """A signal for this rank: the training's, while there is one; before it starts, the rank's end."""
+        self._stopping.note(number)
         if self._training is not None and self._training.poll() is None:
             self._training.send_signal(number)
         elif not self._ended and self._training is None and number != signal.SIGUSR1:

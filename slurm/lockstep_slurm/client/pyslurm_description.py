@@ -8,6 +8,7 @@ nothing a script asks for is ever lost: such a script is submitted with sbatch.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Mapping
 
 from lockstep_slurm.client import sbatch
@@ -184,6 +185,15 @@ def _mail_types(value: str | None) -> dict[str, object]:
     return {"mail_types": types}
 
 
+def _signal(value: str | None) -> dict[str, object]:
+    """Signals by their numbers on this machine, which pyslurm wants: ``USR1@120`` fails, ``10@120`` does not."""
+    found = re.fullmatch(r"(?P<name>[A-Z0-9]+)@(?P<seconds>[0-9]{1,5})", _given(value, "signal"))
+    number = signal.Signals.__members__.get(f"SIG{found['name']}") if found else None
+    if found is None or number is None:
+        raise NoWordsError(f"a signal of {value!r}")
+    return {"signal": f"{number.value}@{found['seconds']}"}
+
+
 _FIELDS: Mapping[str, Callable[[str | None], dict[str, object]]] = {
     "account": _text("account"),
     "begin": _begin,
@@ -205,6 +215,7 @@ _FIELDS: Mapping[str, Callable[[str | None], dict[str, object]]] = {
     "qos": _text("qos"),
     "requeue": _flag(is_requeueable=True),
     "reservation": _text("reservations"),
+    "signal": _signal,
     "time": _time,
 }
 """What each option of the header is through pyslurm."""

@@ -21,6 +21,8 @@ from lockstep_slurm.job.identity import is_job_id
 
 SUBFOLDERS = ("claims", "rendezvous", "spool", "placement", "checkpoints", "exit", "logs")
 NOTES = "by-slurm-id"
+STOPPED = 85
+"""Exit code of a training that was told to stop and go on later, and has saved (HTCondor's for the same)."""
 START_LIMIT = 2000
 """Characters of what a script's own failure may say: some module systems print a page."""
 _STARTS_READ = 32
@@ -198,6 +200,11 @@ def claim_file(run: Path, fence: int) -> Path:
 def exit_file(run: Path, attempt: int) -> Path:
     """Where the attempt's exit record is."""
     return run / "exit" / f"{attempt}.json"
+
+
+def stopped_file(run: Path, slurm_job_id: int, restart_count: int) -> Path:
+    """Where a start of the job whose training was told to stop, and has saved, leaves by which signal it was told."""
+    return run / "exit" / f"stopped-{slurm_job_id}-{restart_count}.txt"
 
 
 def rendezvous_file(run: Path, attempt: int) -> Path:

@@ -13,6 +13,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lockstep_slurm.job.bootstrap import BOOT, SAFE
+from lockstep_slurm.job.rundir import STOPPED
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.job.srun import CPUS, LEFTOVERS, SIBLINGS, srun_arguments
 
@@ -74,6 +75,9 @@ def directives(spec: JobSpec) -> list[tuple[str, str | None]]:
         # Whole nodes come with all CPUs but only the default memory, unless 0 asks for all of it.
         pairs.append(("mem", resources.mem or "0"))
     pairs.append(("requeue" if resources.requeue else "no-requeue", None))
+    if spec.checkpoint is not None:
+        # To the steps, not to this script: Slurm signals each rank's wrapper (some set-ups: every process of the step).
+        pairs.append(("signal", f"USR1@{spec.checkpoint.signal_seconds}"))
     pairs += [("open-mode", "append"), ("export", "NONE")]
     return pairs
 
@@ -131,6 +135,9 @@ def render(spec: JobSpec, site: ScriptSite) -> str:
             network=_network(spec, site),
             mpi=(spec.communication.mpi or site.mpi) if spec.communication.backend == "mpi" else None,
             mpirun=site.mpirun,
+            stopped=STOPPED,
+            goes_on=spec.checkpoint is not None,
+            requeue=spec.resources.requeue,
         )
     )
 

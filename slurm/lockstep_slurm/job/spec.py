@@ -19,6 +19,7 @@ from lockstep_slurm.job.fields import (
     VariableName,
     Word,
 )
+from lockstep_slurm.job.saving import Checkpoint, too_short
 from lockstep_slurm.job.training import Training
 
 READ_ONLY = frozenset({"UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS"})
@@ -235,6 +236,18 @@ class JobSpec(Section):
     placement: PlacementSpec = Field(default_factory=lambda: PlacementSpec.model_validate({}))
     communication: Communication = Field(default_factory=lambda: Communication.model_validate({}))
     report: Report = Field(default_factory=lambda: Report.model_validate({}))
+    checkpoint: Checkpoint | None = Field(
+        None, description="When the training is saved; without the section it never is"
+    )
+
+    @model_validator(mode="after")
+    def _it_comes_to_something(self) -> JobSpec:
+        limit = self.resources.time
+        if limit is not None and self.checkpoint is not None:
+            problem = too_short(limit, self.checkpoint.signal_seconds)
+            if problem is not None:
+                raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _a_script_says_itself_what_it_defers(self) -> JobSpec:
