@@ -72,8 +72,11 @@ def test_the_header_cannot_be_left_by_any_value() -> None:
 
 @pytest.mark.parametrize(
     ("time", "signal_seconds", "is_refused"),
-    [("2", 120, True), ("3", 120, True), ("4", 120, False), ("3:01", 120, False), ("0:5", 1, None),
-     ("1:00:00", 3540, True), ("1-0", 120, False), ("0-0:03", 120, True), ("0-1:00:01", 3540, False), ("0", 120, False), (None, 65535, False)],
+    [
+        ("2", 120, True), ("3", 120, True), ("4", 120, False), ("3:01", 120, False), ("0:5", 1, None),
+        ("1:00:00", 3540, True), ("1-0", 120, False), ("0-0:03", 120, True), ("0-1:00:01", 3540, False),
+        ("0", 120, False), (None, 65535, False),
+    ],
 )  # fmt: skip
 def test_a_job_that_would_be_told_to_stop_as_it_starts_is_refused(
     time: str | None, signal_seconds: int, is_refused: bool | None

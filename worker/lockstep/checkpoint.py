@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from lockstep_worker.checkpoint.errors import CheckpointError
 from lockstep_worker.checkpoint.file import read
-from lockstep_worker.checkpoint.of import of
+from lockstep_worker.checkpoint.of import of, tuning
 from lockstep_worker.checkpoint.state import State
 
-__all__ = ["CheckpointError", "State", "of", "read"]
+__all__ = ["CheckpointError", "State", "of", "read", "tuning"]

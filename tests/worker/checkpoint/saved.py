@@ -44,7 +44,9 @@ if options.kind == "ddp":
 elif options.kind == "horovod":
     optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
 else:
-    optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    optimizer = lockstep.DistributedOptimizer(
+        optimizer, named_parameters=model.named_parameters(), tuning=lockstep.checkpoint.tuning()
+    )
 samples = torch.Generator().manual_seed(rank)
 torch.manual_seed(100 + rank)  # dropout is each rank's own
 

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lockstep_worker.checkpoint.errors import CheckpointError
+from lockstep_worker.checkpoint.file import read_manifest
+from lockstep_worker.checkpoint.folder import names
 from lockstep_worker.checkpoint.ranks import Alone, all_ranks
 from lockstep_worker.checkpoint.settings import Settings, settings
 from lockstep_worker.checkpoint.state import State
@@ -44,6 +47,28 @@ def of(
     if folder is None and run is None:
         print("lockstep: not started by Lockstep, and no folder= is given, so nothing is saved", file=sys.stderr)
         return State(things, Alone(), None, chosen)
-    where = Path(folder) if folder is not None else Path(run or "") / "checkpoints"
+    where = _where(folder, run)
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
     return State(things, all_ranks(), where.absolute(), chosen)
+
+
+def tuning(*, folder: str | os.PathLike[str] | None = None) -> dict[str, Any] | None:
+    """What the gradient exchange had chosen in the newest checkpoint: for ``DistributedOptimizer(tuning=...)``.
+
+    None where there is none, it had chosen nothing, or was of another number of ranks.
+    """
+    run = os.environ.get("LOCKSTEP_RUN")
+    if folder is None and run is None:
+        return None
+    where = _where(folder, run)
+    for name in names(where):
+        try:
+            found = read_manifest(where / name.file)
+        except CheckpointError:
+            continue  # ``of`` says so
+        return found.tuning if found.ranks == int(os.environ.get("WORLD_SIZE", "1")) else None
+    return None
+
+
+def _where(folder: str | os.PathLike[str] | None, run: str | None) -> Path:
+    return Path(folder) if folder is not None else Path(run or "") / "checkpoints"

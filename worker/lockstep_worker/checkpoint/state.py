@@ -35,6 +35,7 @@ from lockstep_worker.checkpoint.told import Told
 from lockstep_worker.checkpoint.tree import flatten
 from lockstep_worker.claim import check_fence
 from lockstep_worker.errors import FencedError
+from lockstep_worker.gradients.optimizer import DistributedOptimizer
 
 GO_ON_LATER, STOP, SAVE = range(3)
 """The places of the counts that the ranks add up."""
@@ -289,10 +290,14 @@ class State:
                 ranks=self._ranks.size,
                 saved=time.time(),
                 score=score,
-                tuning=None,
+                tuning=self._tuning(),
                 state=document,
             )
         self._saved_step = self.step
+
+    def _tuning(self) -> dict[str, Any] | None:
+        every = [one.tuning for one in self._things.values() if isinstance(one, DistributedOptimizer)]
+        return every[0] if every else None
 
     def _objects(self) -> dict[str, Any]:
         return {name: thing.state_dict() for name, thing in self._things.items()}
