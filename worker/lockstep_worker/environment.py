@@ -112,6 +112,9 @@ def training_environment(
         LOCKSTEP_FENCE=str(claim.fence),
         LOCKSTEP_COMPUTE_CPUS=",".join(map(str, placed.own.compute)),
         LOCKSTEP_COMMUNICATION_CPUS=",".join(map(str, placed.own.communication.cpus)),
+        LOCKSTEP_LOADER_CPUS=",".join(map(str, placed.own.loader)),
+        # Slurm's own variables are taken out; where a site's prolog makes a folder for each job, it is named by one.
+        LOCKSTEP_LOCAL_DISK=inherited.get("SLURM_TMPDIR") or inherited.get("TMPDIR") or "/tmp",  # noqa: S108
         LOCKSTEP_EXCHANGE_CPUS=",".join(map(str, placed.own.communication.exchange)),
         PYTHONUNBUFFERED="1",
     )

@@ -45,3 +45,19 @@ class MismatchError(WorkerError):
     """Threads do not sit as planned, and the spec says that the training has to end by that (placement.on_mismatch)."""
 
     code = 71  # EX_OSERR
+
+
+class DataError(WorkerError):
+    """The data of a training are not there, are not what the spec says of them, or cannot be read."""
+
+    code = 66  # EX_NOINPUT
+
+
+class LoaderError(WorkerError):
+    """A process that loads data has ended by itself."""
+
+
+class ModelError(WorkerError):
+    """The user's own model is not there, or is none."""
+
+    code = 78  # EX_CONFIG

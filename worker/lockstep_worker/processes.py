@@ -31,6 +31,13 @@ def ends_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
+def dies_with_its_parent(parent: int) -> None:
+    """This process, a fork of ``parent``, gets SIGKILL when that ends, however it ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
 def dies_with_parent(cpus: Iterable[int] | None = None, *, ignoring: Iterable[int] = ()) -> Callable[[], None]:
     """What a child does before its ``exec``: it gets SIGKILL when its parent ends, however that ends.
 
@@ -40,9 +47,7 @@ def dies_with_parent(cpus: Iterable[int] | None = None, *, ignoring: Iterable[in
     parent = os.getpid()
 
     def prepare() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
+        dies_with_its_parent(parent)
         os.setpgid(0, 0)
         for number in ignoring:
             signal.signal(number, signal.SIG_IGN)

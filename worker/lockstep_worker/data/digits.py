@@ -21,8 +21,13 @@ class Digits:
         self._classes = torch.as_tensor(classes, dtype=torch.int64)[order]
         self.held_out = HELD_OUT
         self.train = len(classes) - HELD_OUT
+        self.classes = 10
 
-    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def fingerprint(self) -> str:
+        """Every copy is the same."""
+        return "digits"
+
+    def train_batch(self, indices: Tensor, epoch: int = 0) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - as they are
         """Images (n, 1, 8, 8) and digits (n,)."""
         return self._images[indices + self.held_out], self._classes[indices + self.held_out]
 

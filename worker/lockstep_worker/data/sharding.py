@@ -13,17 +13,11 @@ import torch
 from torch import Tensor
 
 
-def steps_in(samples: int, batch_size: int, ranks: int) -> int:
-    """Full global batches in an epoch. The ragged rest is left out: the next epoch's order puts other samples there.
-
-    A smaller last batch would weigh its samples more than the others', and differ between divisions into ranks.
-    """
-    return steps_left(samples, 0, batch_size=batch_size, ranks=ranks)
-
-
 def steps_left(samples: int, done: int, *, batch_size: int, ranks: int, cap: int | None = None) -> int:
     """Full global batches that an epoch of ``samples`` still has when ``done`` of them were trained on.
 
+    The ragged rest is left out, and the next epoch's order puts other samples there: a smaller last batch would weigh
+    its samples more than the others', and differ between divisions into ranks.
     ``cap`` is a number of steps, of this batch and these ranks, that an epoch has at most from its beginning on.
     """
     global_batch = batch_size * ranks
@@ -48,12 +42,6 @@ def behind(samples: int, epoch: int, done: int, *, batch_size: int, rank: int, s
     """
     first = done + rank * batch_size
     return order(samples, epoch, seed)[first : first + batch_size]
-
-
-def batch(samples: int, epoch: int, step: int, *, batch_size: int, rank: int, ranks: int, seed: int) -> Tensor:
-    """The same for step ``step`` (0 for the first) of an epoch that has had these ranks from its beginning on."""
-    done = step * batch_size * ranks
-    return behind(samples, epoch, done, batch_size=batch_size, rank=rank, seed=seed)
 
 
 def shard(samples: int, *, rank: int, ranks: int) -> Tensor:

@@ -21,12 +21,16 @@ class SyntheticImageNet:
         self.held_out = held_out
         self._seed = seed
         self._size = size
-        self._classes = classes
+        self.classes = classes
 
-    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def fingerprint(self) -> str:
+        """All follow from the seed."""
+        return f"synthetic-{self._seed}"
+
+    def train_batch(self, indices: Tensor, epoch: int = 0) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - as they are
         """Images (n, 3, size, size), standard normal, and classes (n,)."""
         images = torch.stack([self._image(index) for index in indices.tolist()])
-        return images, indices % self._classes
+        return images, indices % self.classes
 
     def held_out_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The same, from the samples behind those to train on."""
@@ -48,8 +52,13 @@ class SyntheticTokens:
         self._seed = seed
         self._context = context
         self._circle = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(seed))
+        self.classes = vocabulary
 
-    def train_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def fingerprint(self) -> str:
+        """All follow from the seed."""
+        return f"synthetic-{self._seed}"
+
+    def train_batch(self, indices: Tensor, epoch: int = 0) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - as they are
         """Tokens (n, context), and those that follow each of them (n, context), both int64."""
         vocabulary = len(self._circle)
         begins = [
