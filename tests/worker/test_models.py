@@ -125,7 +125,9 @@ def test_first_parameters_keep_the_size_of_what_passes_through(name: str) -> Non
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_parameter_is_used_by_calling_its_own_module(name: str) -> None:
     """So that a hook before a module's forward pass comes before each use of its parameters."""
-    shape = {"digits": (2, 1, 8, 8), "synthetic-imagenet": (2, 3, 64, 64), "synthetic-tokens": (2, 9)}[KINDS[name].data]
+    shape = {"digits": (2, 1, 8, 8), "synthetic-imagenet": (2, 3, 64, 64), "synthetic-tokens": (2, 9)}[
+        KINDS[name].data[0]
+    ]
     called: set[nn.Module] = set()
     with torch.device("meta"):
         model = models.build(name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from torch import nn
 
@@ -11,12 +13,24 @@ from lockstep_worker.recipe import GPTSizes
 MODELS = ("digits-cnn", "digits-mlp", "resnet50", "vgg16", "googlenet", "alexnet", "gpt")
 
 
-def build(name: str, *, classes: int = 1000, gpt: GPTSizes | None = None) -> nn.Module:  # noqa: PLR0911 - one a model
+def build(  # noqa: PLR0911 - one a model
+    name: str,
+    *,
+    classes: int = 1000,
+    gpt: GPTSizes | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    path: str | None = None,
+) -> nn.Module:
     """A model with fresh parameters, from torch's random state; ``ValueError`` for a name that there is not.
 
     ``classes`` is for the models of ImageNet's images, ``gpt`` for the GPT; each is the published model, or the small
     one, by default. The size of the images is no argument: all take any, from a smallest on that their functions name.
+    ``arguments`` and ``path`` are for a function of the user's own, ``module:function`` (``models.own``).
     """
+    if ":" in name:
+        from lockstep_worker.models.own import own_model
+
+        return own_model(name, arguments or {}, path)
     if name == "digits-cnn":
         from lockstep_worker.models.digits import cnn
 
