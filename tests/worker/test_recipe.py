@@ -9,23 +9,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from lockstep_slurm.job import training as spec
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_worker import data, models, optimizers
-from lockstep_worker.data.sharding import batch, shard, steps_in
+from lockstep_worker.data.loading import to_evaluate
+from lockstep_worker.data.sharding import behind, shard, steps_left
 from lockstep_worker.recipe import GPTSizes, Recipe
 from lockstep_worker.training import totals_of
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 200), st.integers(0, 3), st.integers(0, 5))
 def test_ranks_divide_the_batches_of_one_rank(ranks: int, size: int, samples: int, epoch: int, seed: int) -> None:
-    steps = steps_in(samples, size, ranks)
-    assert steps == steps_in(samples, size * ranks, 1)
+    steps = steps_left(samples, 0, batch_size=size, ranks=ranks)
+    assert steps == steps_left(samples, 0, batch_size=size * ranks, ranks=1)
     seen = []
     for step in range(steps):
-        parts = [batch(samples, epoch, step, batch_size=size, rank=r, ranks=ranks, seed=seed) for r in range(ranks)]
-        whole = batch(samples, epoch, step, batch_size=size * ranks, rank=0, ranks=1, seed=seed)
+        done = step * size * ranks
+        parts = [behind(samples, epoch, done, batch_size=size, rank=rank, seed=seed) for rank in range(ranks)]
+        whole = behind(samples, epoch, done, batch_size=size * ranks, rank=0, seed=seed)
         assert torch.cat(parts).tolist() == whole.tolist()
         seen += whole.tolist()
     assert len(seen) == len(set(seen)), "a sample came twice in one epoch"
@@ -34,9 +37,7 @@ def test_ranks_divide_the_batches_of_one_rank(ranks: int, size: int, samples: in
 
 def test_epochs_have_different_orders_and_leave_out_different_samples() -> None:
     def epoch(number: int) -> list[int]:
-        return [
-            i for step in range(3) for i in batch(100, number, step, batch_size=32, rank=0, ranks=1, seed=0).tolist()
-        ]
+        return [i for done in (0, 32, 64) for i in behind(100, number, done, batch_size=32, rank=0, seed=0).tolist()]
 
     assert epoch(0) == epoch(0)
     assert set(epoch(0)) != set(epoch(1))
@@ -49,22 +50,27 @@ def test_every_held_out_sample_is_evaluated_once(samples: int, ranks: int) -> No
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+def totals(model: nn.Module, recipe: Recipe, rank: int = 0, ranks: int = 1, size: int = 128) -> tuple[float, ...]:
+    samples = data.load(recipe, ranks=1)
+    requests = to_evaluate(samples, rank=rank, ranks=ranks, size=size)
+    return totals_of(model, (request.of(samples) for request in requests), recipe)
+
+
 def test_totals_add_up_over_any_division_and_a_rank_without_samples_adds_nothing() -> None:
-    digits, model = data.load(Recipe("any", "digits"), ranks=1), models.build("digits-mlp")
-    whole = totals_of(model, digits, shard(360, rank=0, ranks=1), 128)
-    parts = [totals_of(model, digits, shard(360, rank=rank, ranks=7), 16) for rank in range(7)]
+    digits, model = Recipe("any", "digits"), models.build("digits-mlp")
+    whole = totals(model, digits)
+    parts = [totals(model, digits, rank, 7, 16) for rank in range(7)]
     assert [sum(column) for column in zip(*parts, strict=True)] == pytest.approx(whole)
-    synthetic = data.load(Recipe("any", "synthetic-imagenet"), ranks=1)
-    assert totals_of(models.build("resnet50"), synthetic, shard(16, rank=20, ranks=32), 128) == (0, 0, 0)
+    assert whole[2:] == (360, 360)
+    assert totals(models.build("resnet50"), Recipe("any", "synthetic-imagenet"), 20, 32) == (0, 0, 0, 0)
 
 
 def test_every_token_of_a_text_is_an_answer() -> None:
     recipe = Recipe("gpt", "synthetic-tokens", gpt=GPTSizes(vocabulary=5, context=7, layers=1, heads=1, width=4))
-    texts, model = data.load(recipe, ranks=1), models.build("gpt", gpt=recipe.gpt)
-    correct, loss, count = totals_of(model, texts, shard(16, rank=0, ranks=1), 5)
-    assert count == 16 * 7
-    assert 0 <= correct <= count
-    assert loss / count == pytest.approx(math.log(5), rel=0.1), "before training, every token is as likely as any other"
+    correct, loss, answers, count = totals(models.build("gpt", gpt=recipe.gpt), recipe, size=5)
+    assert (answers, count) == (16 * 7, 16)
+    assert 0 <= correct <= answers
+    assert loss / answers == pytest.approx(math.log(5), rel=0.1), "before training, every token is as likely as any"
 
 
 def test_a_recipes_defaults_are_the_specs() -> None:
@@ -100,7 +106,7 @@ def test_a_recipe_has_what_the_spec_says() -> None:
 
 def test_every_model_data_and_optimizer_of_the_spec_can_be_had() -> None:
     assert (models.MODELS, optimizers.OPTIMIZERS) == (spec.MODELS, spec.OPTIMIZERS)
-    for name in spec.DATA:
+    for name in set(spec.DATA) - set(spec.STORED):
         assert data.load(Recipe("any", name, steps_per_epoch=2), ranks=2).train > 0
     with pytest.raises(ValueError, match="no model"):
         models.build("other")
@@ -114,6 +120,17 @@ def test_the_learning_rate_warms_up_linearly() -> None:
     recipe = Recipe("any", "any", learning_rate=0.4, warmup_steps=4)
     assert [recipe.learning_rate_at(step) for step in range(6)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
     assert Recipe("any", "any", learning_rate=0.4).learning_rate_at(0) == 0.4
+
+
+def test_the_learning_rate_falls_by_a_cosine_or_at_epochs_whatever_the_number_of_ranks() -> None:
+    cosine = Recipe("any", "any", learning_rate=0.4, epochs=8, schedule="cosine")
+    rates = [cosine.learning_rate_at(100, passed=passed) for passed in (0, 2, 4, 6, 8)]
+    assert rates == pytest.approx([0.4, 0.2 * (1 + math.sqrt(0.5)), 0.2, 0.2 * (1 - math.sqrt(0.5)), 0])
+    steps = Recipe("any", "any", learning_rate=0.4, epochs=9, schedule="step", decay_epochs=[3, 6], decay_factor=0.5)
+    rates = [steps.learning_rate_at(100, passed=passed) for passed in (0, 2.9, 3, 5.9, 6, 8.9)]
+    assert rates == pytest.approx([0.4, 0.4, 0.2, 0.2, 0.1, 0.1])
+    warming = dataclasses.replace(cosine, warmup_steps=4, base_batch=32)
+    assert warming.learning_rate_at(1, ranks=2, passed=4) == pytest.approx(0.4 * 2 * 0.5 * 0.5)
 
 
 @given(

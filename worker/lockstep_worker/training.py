@@ -10,8 +10,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import sys
 import time
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import horovod.torch as hvd
@@ -20,13 +23,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import lockstep
-from lockstep_worker import data, models, optimizers
-from lockstep_worker.data.sharding import batch, shard, steps_in
+from lockstep_worker import data, models, numerics, optimizers
+from lockstep_worker.data.broken import Broken
+from lockstep_worker.data.loading import Feed, to_evaluate, to_train_on
+from lockstep_worker.data.opening import loader_cpus, opened, tell
+from lockstep_worker.data.sharding import steps_left
+from lockstep_worker.errors import DataError, WorkerError
 from lockstep_worker.gradients.isolation import measure
 from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, MOST_PIECE_BYTES
 from lockstep_worker.gradients.transport import HorovodTransport
 from lockstep_worker.recipe import Recipe
 from lockstep_worker.statistics import Statistics
+
+EVALUATED = 128
+"""Held-out samples that are computed at once, at least."""
 
 
 def train(recipe: Recipe) -> None:
@@ -41,22 +51,40 @@ def train(recipe: Recipe) -> None:
             "how the MPI that Horovod was built with is started (see `srun --mpi=list`), or mpirun"
         )
     torch.set_num_threads(len(os.environ["LOCKSTEP_COMPUTE_CPUS"].split(",")))
+    # The loaders are forked before there is a model, or a thread that exchanges its gradients.
+    with (
+        opened(recipe) as (samples, folder),
+        Feed(samples, loader_cpus(), max(recipe.batch_size, EVALUATED)) as feed,
+    ):
+        fit(recipe, samples, feed, folder)
+    hvd.shutdown()
+
+
+def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None = None) -> None:
+    """The training itself, from the model's first parameters to the ``end`` record; ``folder`` has a staged copy."""
     torch.manual_seed(recipe.seed)
     rank, ranks = hvd.rank(), hvd.size()
-    samples = data.load(recipe, ranks)
-    steps_per_epoch = steps_in(samples.train, recipe.batch_size, ranks)
-    steps_per_epoch = min(steps_per_epoch, recipe.steps_per_epoch or steps_per_epoch)
+    steps_per_epoch = steps_left(
+        samples.train, 0, batch_size=recipe.batch_size, ranks=ranks, cap=recipe.steps_per_epoch
+    )
     if steps_per_epoch == 0:
         raise SystemExit(
             f"lockstep: {ranks} ranks x batch_size {recipe.batch_size} is more than {samples.train} samples"
         )
 
-    model = models.build(recipe.model, classes=recipe.classes, gpt=recipe.gpt)
+    model = models.build(
+        recipe.model,
+        classes=samples.classes,
+        gpt=recipe.gpt,
+        arguments=recipe.model_arguments,
+        path=recipe.model_path,
+    )
     torch.manual_seed(recipe.seed * 3_000_017 + 1 + rank)  # from here on dropout is drawn, on each rank its own
     optimizer = distributed(recipe, model)
     broadcast(model, optimizer)
 
     lockstep.report(kind="start", steps=steps_per_epoch * recipe.epochs)
+    tell(recipe, samples, folder)
     if ranks > 1:
         report_isolation(model)
     statistics = Statistics(optimizer)
@@ -64,43 +92,35 @@ def train(recipe: Recipe) -> None:
     step = 0
     for epoch in range(recipe.epochs):
         model.train()
+        batches = feed.batches(to_train_on(samples, recipe, epoch=epoch, rank=rank, ranks=ranks))
         for step_of_epoch in range(steps_per_epoch):
             with statistics.timed("data"):
-                indices = batch(
-                    samples.train,
-                    epoch,
-                    step_of_epoch,
-                    batch_size=recipe.batch_size,
-                    rank=rank,
-                    ranks=ranks,
-                    seed=recipe.seed,
-                )
-                inputs, targets = samples.train_batch(indices)
+                inputs, targets = next(batches)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate_at(step, ranks)
+                group["lr"] = recipe.learning_rate_at(step, ranks, epoch + step_of_epoch / steps_per_epoch)
             optimizer.zero_grad()
-            with statistics.timed("forward"):
-                loss = cross_entropy(*flat(model(inputs), targets))
-            with statistics.timed("backward"):
-                loss.backward()  # type: ignore[no-untyped-call]
+            losses = []
+            for part in numerics.parts(inputs, targets, recipe):
+                with statistics.timed("forward"):
+                    losses.append(numerics.loss_of(model, *part, recipe))
+                with statistics.timed("backward"):
+                    losses[-1].backward()  # type: ignore[no-untyped-call]
             update(optimizer, statistics)
             step += 1
             began_step, ended = ended, time.perf_counter()
             lockstep.report(
                 step=step,
-                loss=loss.item(),
+                loss=sum(loss.item() for loss in losses),
                 samples=recipe.batch_size,
                 seconds=ended - began_step,
                 samples_per_s=recipe.batch_size / (ended - began_step),
                 epoch=epoch + 1,
                 **statistics.take(),
             )
-        accuracy, held_out_loss = evaluate(model, samples, recipe.batch_size)
+        found = evaluate(model, samples, feed, recipe)
         if rank == 0:
-            lockstep.report(
-                step=step, kind="evaluation", accuracy=accuracy, loss=held_out_loss, samples=samples.held_out
-            )
-            print(f"epoch {epoch + 1}: held-out accuracy {accuracy:.4f}, loss {held_out_loss:.4f}", flush=True)
+            lockstep.report(step=step, kind="evaluation", **asdict(found))
+            print(f"epoch {epoch + 1}: held-out accuracy {found.accuracy:.4f}, loss {found.loss:.4f}", flush=True)
         ended = time.perf_counter()  # an evaluation is no part of the next step
         statistics.take()
 
@@ -108,17 +128,23 @@ def train(recipe: Recipe) -> None:
     digest = parameters_sha256(model)
     lockstep.report(
         step=step, kind="end", parameters_sha256=digest, steps=step, samples=trained, seconds=seconds,
-        samples_per_s=trained / seconds,
+        samples_per_s=trained / seconds, **numbers_of_broken(samples),
     )  # fmt: skip
-    hvd.shutdown()
 
 
 def distributed(recipe: Recipe, model: nn.Module) -> Any:  # noqa: ANN401 - each is of a class of its own
     """The recipe's optimizer, whose gradients are averaged over all ranks."""
     optimizer = optimizers.build(recipe, model)
     if recipe.exchange == "horovod":
-        return hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
-    return lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters(), defer=recipe.defer)
+        return hvd.DistributedOptimizer(
+            optimizer, named_parameters=model.named_parameters(), backward_passes_per_step=recipe.accumulate
+        )
+    return lockstep.DistributedOptimizer(
+        optimizer,
+        named_parameters=model.named_parameters(),
+        defer=recipe.defer,
+        backward_passes_per_step=recipe.accumulate,
+    )
 
 
 def update(optimizer: Any, statistics: Statistics) -> None:  # noqa: ANN401
@@ -152,31 +178,49 @@ def broadcast(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         hvd.broadcast_optimizer_state(optimizer, root_rank=0)
 
 
-def evaluate(model: nn.Module, samples: data.DataSet, batch_size: int) -> tuple[float, float]:
-    """Accuracy and mean loss over all held-out samples, exact: ranks add up counts and sums, not averages of shares."""
-    own = shard(samples.held_out, rank=hvd.rank(), ranks=hvd.size())
-    totals = torch.tensor(totals_of(model, samples, own, max(batch_size, 128)), dtype=torch.float64)
-    correct, loss, count = hvd.allreduce(totals, op=hvd.Sum, name="evaluation").tolist()
-    return correct / count, loss / count
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model is worth on all held-out samples."""
+
+    accuracy: float
+    """Right answers as a share of all; of texts, each position's is one."""
+    loss: float
+    """The mean over all answers."""
+    samples: int
+
+
+def evaluate(model: nn.Module, samples: data.DataSet, feed: Feed, recipe: Recipe) -> Evaluation:
+    """Exact over all held-out samples: ranks add up counts and sums, not averages of shares."""
+    size = max(recipe.batch_size, EVALUATED)
+    own = totals_of(model, feed.batches(to_evaluate(samples, rank=hvd.rank(), ranks=hvd.size(), size=size)), recipe)
+    totals = hvd.allreduce(torch.tensor(own, dtype=torch.float64), op=hvd.Sum, name="evaluation")
+    correct, loss, answers, count = totals.tolist()
+    if not answers:
+        raise DataError("none of the samples that are held out can be decoded, so nothing can be evaluated")
+    return Evaluation(correct / answers, loss / answers, int(count))
 
 
 @torch.no_grad()
-def totals_of(model: nn.Module, samples: data.DataSet, indices: Tensor, size: int) -> tuple[float, float, float]:
-    """Correct answers, summed loss, number of answers of these held-out samples, ``size`` at a time; zeros for none."""
+def totals_of(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], recipe: Recipe
+) -> tuple[float, float, float, float]:
+    """Right answers, summed loss, number of answers, number of samples of these batches; zeros for none."""
     model.eval()
-    correct = loss = count = 0.0
-    for part in torch.split(indices, size) if len(indices) else ():
-        inputs, targets = samples.held_out_batch(part)
-        scores, targets = flat(model(inputs), targets)
-        correct += (scores.argmax(dim=1) == targets).sum().item()
-        loss += cross_entropy(scores, targets, reduction="sum").item()
-        count += len(targets)
-    return correct, loss, count
+    correct = loss = answers = count = 0.0
+    for inputs, targets in batches:
+        if len(inputs):  # else all of them are broken
+            scores, right = numerics.scored(model, numerics.laid_out(inputs, recipe), targets, recipe)
+            correct += (scores.argmax(dim=1) == right).sum().item()
+            loss += cross_entropy(scores, right, reduction="sum").item()
+            answers += len(right)
+            count += len(inputs)
+    return correct, loss, answers, count
 
 
-def flat(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """One answer a row: of texts, each position's is one. (n, ..., classes), (n, ...) -> (m, classes), (m,)."""
-    return scores.flatten(0, -2), targets.flatten()
+def numbers_of_broken(samples: data.DataSet) -> dict[str, int]:
+    """How many samples this rank has skipped, of data of which some may be broken."""
+    broken: Broken | None = getattr(samples, "broken", None)
+    return {} if broken is None else {"broken": len(broken.found)}
 
 
 def parameters_sha256(model: nn.Module) -> str:
@@ -188,4 +232,8 @@ def parameters_sha256(model: nn.Module) -> str:
 
 
 if __name__ == "__main__":
-    train(Recipe.of_this_run())
+    try:
+        train(Recipe.of_this_run())
+    except WorkerError as error:
+        print(f"lockstep: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(error.code) from None

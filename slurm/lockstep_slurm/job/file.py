@@ -16,6 +16,8 @@ from lockstep_slurm.job.words import place, sentence
 SIZE_LIMIT = 1 << 20
 _PATHS = (
     "training.script",
+    "training.data_path",
+    "training.model_path",
     "environment.venv",
     "environment.conda",
     "environment.setup_file",
@@ -37,7 +39,7 @@ class SpecError(LockstepError):
 def read(file: Path, settings: Sequence[str] = ()) -> JobSpec:
     """Reads a spec from a TOML file, with ``key=value`` settings (dotted keys, TOML values) put over it.
 
-    Relative paths (``training.script`` and those of ``environment``, but the binds) are taken from the file's folder.
+    Relative paths (of ``training`` and ``environment``, but ``stage`` and the binds) are taken from the file's folder.
     Raises ``SpecError`` naming file, place and cure.
     """
     document = parse(file, "job spec")

@@ -17,6 +17,7 @@ INTERFACE: Final = r"^[A-Za-z0-9_.:@-]{1,15}$"
 SUBNET: Final = r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$"
 PORTS: Final = r"^[1-9]\d{3,4}-[1-9]\d{3,4}$"
 SHORT_WORD: Final = r"^[a-z][a-z0-9_]{0,31}$"
+FACTORY: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 WORDS: Final = {
     NAME: "letters, digits, '_', '.' and '-', a letter or digit first",
@@ -32,5 +33,6 @@ WORDS: Final = {
     SUBNET: "an IPv4 network, such as 10.1.0.0/16",
     PORTS: "two ports with a dash between, such as 20000-29999",
     SHORT_WORD: "a short word of lower-case letters, digits and '_', a letter first, such as pmix or images_per_s",
+    FACTORY: "a module and a function in it, such as mypackage.models:build",
 }
 """What a value of each form is."""

@@ -178,11 +178,14 @@ def spec_of(script: str) -> str | None:
 
 
 def _binds(spec: JobSpec) -> list[str]:
-    """What a container sees of the host beyond Lockstep's own: the script's folder, and what the spec names."""
-    container, script = spec.environment.container, spec.training.script
+    """What a container sees of the host beyond Lockstep's own: the folders of the training, and what the spec names."""
+    container, training = spec.environment.container, spec.training
     if container is None:
         return []
-    return [*([posixpath.dirname(script)] if script else []), *container.binds]
+    script = posixpath.dirname(training.script) if training.script else None
+    stage = training.stage if isinstance(training.stage, str) else None
+    own = [folder for folder in (script, training.model_path, training.data_path, stage) if folder]
+    return [*own, *container.binds]
 
 
 def _inert(text: str) -> str:
