@@ -49,7 +49,7 @@ def test_every_example_is_a_valid_spec() -> None:
         ('name = "two\\nlines"\n' + GOOD, "name", "has to be letters, digits"),
         ('name = "-rf"\n' + GOOD, "name", "has to be letters, digits"),
         (GOOD + "[resources]\nnode = 2\n", "resources.node", "is not a key that exists here; there are: account"),
-        ("nodes = 2\n" + GOOD, "nodes", "is not a key that exists here; there are: communication"),
+        ("nodes = 2\n" + GOOD, "nodes", "is not a key that exists here; there are: checkpoint, communication"),
         (GOOD + '[environment.variables]\nA = "x\\ny"\n', "environment.variables.A", "control character"),
         (GOOD + '[environment.variables]\nSLURM_X = "1"\n', "environment", "belongs to the launcher"),
         (GOOD + '[resources]\npartition = "a --wrap"\n', "resources.partition", "has to be one word"),
@@ -92,6 +92,15 @@ def test_relative_paths_are_of_the_files_folder(tmp_path: Path) -> None:
     assert (spec.environment.container.image, spec.environment.container.binds) == (
         f"{tmp_path}/images/a.sif", ["/data:/mnt"]
     )  # fmt: skip
+
+
+def test_relative_paths_of_data_and_models_are_of_the_files_folder_and_a_nodes_disk_has_none(tmp_path: Path) -> None:
+    text = '[training]\nmodel = "small:build"\nmodel_path = "."\ndata = "images"\ndata_path = "patches"\nstage = '
+    (tmp_path / "job.toml").write_text(text + '"/local"\n')
+    training = read(tmp_path / "job.toml").training
+    assert (training.model_path, training.data_path, training.stage) == (f"{tmp_path}", f"{tmp_path}/patches", "/local")
+    (tmp_path / "job.toml").write_text(text + "true\n")
+    assert read(tmp_path / "job.toml").training.stage is True
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -329,6 +329,20 @@ class TestContainer:
         assert trial.seen["PYTHONPATH"] == f"{tmp_path}/l.zip:/of/the/image"
         assert "APPTAINER_CLEANENV" not in trial.seen
 
+    def test_it_sees_the_folders_of_data_and_model(self) -> None:
+        training = {
+            "model": "mine:build",
+            "model_path": "/mine",
+            "data": "images",
+            "data_path": "/my data",
+            "stage": "/l",
+        }
+        container = {"image": "/image.sif", "binds": ["/more"]}
+        spec = JobSpec.model_validate({"training": training, "environment": {"container": container}})
+        lines = render(spec, ScriptSite(python="/python", runs="/runs")).splitlines()
+        said = [line.partition("--bind ")[2] for line in lines if line.startswith("lockstep_binds+=(--bind ")]
+        assert said[-4:] == ["/mine)", "'/my data')", "/l)", "/more)"]
+
     def test_no_program_to_open_it(self, trial: Trial, tmp_path: Path) -> None:
         (tmp_path / "image.sif").touch()
         words = trial.stopped(trial.run({"container": {"image": f"{tmp_path}/image.sif"}}, apptainer="/no/apptainer"))

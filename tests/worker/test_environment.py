@@ -86,6 +86,21 @@ def test_with_mpi_what_its_library_needs_does_and_no_more() -> None:
     assert {name for name in found if name.startswith(("PMI", "SLURM"))} == {"PMI_RANK", "PMI_FD"}
 
 
+@pytest.mark.parametrize(
+    ("inherited", "disk"),
+    [
+        ({}, "/tmp"),
+        ({"TMPDIR": "/scratch"}, "/scratch"),
+        ({"TMPDIR": "/scratch", "SLURM_TMPDIR": "/local/job7"}, "/local/job7"),
+    ],
+)
+def test_a_training_knows_its_nodes_own_disk_and_its_loaders_cpus(inherited: dict[str, str], disk: str) -> None:
+    found = environment_of(inherited, {})
+    assert found["LOCKSTEP_LOCAL_DISK"] == disk
+    assert found["LOCKSTEP_LOADER_CPUS"] == "", "none are asked for"
+    assert "SLURM_TMPDIR" not in found
+
+
 def test_oneccl_is_started_without_mpi_and_over_the_interface_of_the_meeting() -> None:
     spec = {"communication": {"backend": "ccl"}}
     found = environment_of(PMIX, spec)
