@@ -24,9 +24,12 @@ from torch.nn.functional import cross_entropy
 
 import lockstep
 from lockstep_worker import data, models, numerics, optimizers
+from lockstep_worker.checkpoint.of import of_recipe, tuning
+from lockstep_worker.checkpoint.settings import section_of_this_run
 from lockstep_worker.data.broken import Broken
 from lockstep_worker.data.loading import Feed, to_evaluate, to_train_on
 from lockstep_worker.data.opening import loader_cpus, opened, tell
+from lockstep_worker.data.position import Position
 from lockstep_worker.data.sharding import steps_left
 from lockstep_worker.errors import DataError, WorkerError
 from lockstep_worker.gradients.isolation import measure
@@ -61,7 +64,10 @@ def train(recipe: Recipe) -> None:
 
 
 def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None = None) -> None:
-    """The training itself, from the model's first parameters to the ``end`` record; ``folder`` has a staged copy."""
+    """The training itself, from the model's first parameters, or where it was left, to the ``end`` record.
+
+    ``folder`` has a staged copy of the data.
+    """
     torch.manual_seed(recipe.seed)
     rank, ranks = hvd.rank(), hvd.size()
     steps_per_epoch = steps_left(
@@ -83,21 +89,27 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
     optimizer = distributed(recipe, model)
     broadcast(model, optimizer)
 
-    lockstep.report(kind="start", steps=steps_per_epoch * recipe.epochs)
+    position = Position()
+    state = of_recipe(model=model, optimizer=optimizer, position=position)
+    resumed_at, total = state.step, state.step + position.left(samples.train, recipe, ranks)
+    steps, step = state.steps(total), state.step - 1
+    lockstep.report(kind="start", steps=total)
     tell(recipe, samples, folder)
     if ranks > 1:
         report_isolation(model)
     statistics = Statistics(optimizer)
     began = ended = time.perf_counter()
-    step = 0
-    for epoch in range(recipe.epochs):
+    for epoch in range(position.epoch, recipe.epochs):
         model.train()
-        batches = feed.batches(to_train_on(samples, recipe, epoch=epoch, rank=rank, ranks=ranks))
-        for step_of_epoch in range(steps_per_epoch):
+        batches = feed.batches(to_train_on(samples, recipe, epoch=epoch, rank=rank, ranks=ranks, done=position.done))
+        for _ in range(position.left_of_epoch(samples.train, recipe, ranks)):
+            step = next(steps)  # behind the one before, which is saved where it was due
             with statistics.timed("data"):
                 inputs, targets = next(batches)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate_at(step, ranks, epoch + step_of_epoch / steps_per_epoch)
+                group["lr"] = recipe.learning_rate_at(
+                    step, ranks, epoch + position.done / (recipe.batch_size * ranks) / steps_per_epoch
+                )
             optimizer.zero_grad()
             losses = []
             for part in numerics.parts(inputs, targets, recipe):
@@ -106,10 +118,10 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
                 with statistics.timed("backward"):
                     losses[-1].backward()  # type: ignore[no-untyped-call]
             update(optimizer, statistics)
-            step += 1
+            position.done += recipe.batch_size * ranks
             began_step, ended = ended, time.perf_counter()
             lockstep.report(
-                step=step,
+                step=step + 1,
                 loss=sum(loss.item() for loss in losses),
                 samples=recipe.batch_size,
                 seconds=ended - began_step,
@@ -118,16 +130,20 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
                 **statistics.take(),
             )
         found = evaluate(model, samples, feed, recipe)
+        position.end_epoch()
+        state.evaluated(found.accuracy)
         if rank == 0:
-            lockstep.report(step=step, kind="evaluation", **asdict(found))
+            lockstep.report(step=step + 1, kind="evaluation", **asdict(found))
             print(f"epoch {epoch + 1}: held-out accuracy {found.accuracy:.4f}, loss {found.loss:.4f}", flush=True)
         ended = time.perf_counter()  # an evaluation is no part of the next step
         statistics.take()
+    next(steps, None)  # behind the last one, which is saved, too
+    state.close()
 
-    trained, seconds = step * recipe.batch_size, time.perf_counter() - began
+    trained, seconds = (state.step - resumed_at) * recipe.batch_size, time.perf_counter() - began
     digest = parameters_sha256(model)
     lockstep.report(
-        step=step, kind="end", parameters_sha256=digest, steps=step, samples=trained, seconds=seconds,
+        step=state.step, kind="end", parameters_sha256=digest, steps=state.step, samples=trained, seconds=seconds,
         samples_per_s=trained / seconds, **numbers_of_broken(samples),
     )  # fmt: skip
 
@@ -144,6 +160,7 @@ def distributed(recipe: Recipe, model: nn.Module) -> Any:  # noqa: ANN401 - each
         named_parameters=model.named_parameters(),
         defer=recipe.defer,
         backward_passes_per_step=recipe.accumulate,
+        tuning=tuning() if section_of_this_run() is not None else None,
     )
 
 

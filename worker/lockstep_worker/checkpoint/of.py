@@ -11,7 +11,7 @@ from lockstep_worker.checkpoint.errors import CheckpointError
 from lockstep_worker.checkpoint.file import read_manifest
 from lockstep_worker.checkpoint.folder import names
 from lockstep_worker.checkpoint.ranks import Alone, all_ranks
-from lockstep_worker.checkpoint.settings import Settings, settings
+from lockstep_worker.checkpoint.settings import Settings, section_of_this_run, settings
 from lockstep_worker.checkpoint.state import State
 
 
@@ -50,6 +50,13 @@ def of(
     where = _where(folder, run)
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
     return State(things, all_ranks(), where.absolute(), chosen)
+
+
+def of_recipe(**things: Any) -> State:  # noqa: ANN401
+    """The same for a built-in recipe: saved only where the job's spec has a ``checkpoint`` section."""
+    if section_of_this_run() is None:
+        return State(things, Alone(), None, Settings())
+    return of(**things)
 
 
 def tuning(*, folder: str | os.PathLike[str] | None = None) -> dict[str, Any] | None:

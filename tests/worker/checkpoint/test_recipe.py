@@ -1,0 +1,47 @@
+"""A built-in recipe that is saved: killed and started again, it comes to the same losses, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from lockstep_worker.checkpoint.folder import names
+from support.lockstep import wait_for
+from support.ranks import Launched
+
+MakeRun = Callable[..., Path]
+Launch = Callable[..., Launched]
+MLP = {"model": "digits-mlp", "data": "digits", "epochs": 12, "batch_size": 32, "seed": 3, "warmup_steps": 5}
+
+
+def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: Launch) -> None:
+    whole = launch(make_run(**MLP), 2)
+    assert whole.wait() == 0, whole.text
+    run = make_run({"checkpoint": {"every_steps": 5}}, **MLP)
+    first = launch(run, 2, None, "--local-id", "here")
+    wait_for("a checkpoint", lambda: names(run / "checkpoints") or None)
+    pid = wait_for(
+        "rank 1", lambda: [one["values"]["pid"] for one in first.records("start") if one["rank"] == 1] or None
+    )[0]
+    os.kill(pid, signal.SIGKILL)
+    assert first.wait() == 128 + signal.SIGKILL, first.text
+    resumed_at = names(run / "checkpoints")[0].step
+    second = launch(run, 2, None, "--local-id", "here", "--restart-count", "1")
+    assert second.wait() == 0, second.text
+
+    def losses(launched: Launched, *attempts: int) -> dict[tuple[int, int], float]:
+        records = [one for attempt in attempts for one in launched.records("step", attempt)]
+        return {(one["rank"], one["step"]): one["values"]["loss"] for one in records}
+
+    assert min(step for _, step in losses(second, 2)) == resumed_at + 1 > 1
+    assert losses(second, 1, 2) == losses(whole, 1)
+    digests = [
+        {one["values"]["parameters_sha256"] for one in launched.records("end", attempt)}
+        for launched, attempt in ((whole, 1), (second, 2))
+    ]
+    assert digests[0] == digests[1]
+    assert [one["values"]["accuracy"] for one in second.records("evaluation", 2)][-1] == (
+        whole.records("evaluation")[-1]["values"]["accuracy"]
+    )
