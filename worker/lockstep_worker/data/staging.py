@@ -62,7 +62,7 @@ class Stage:
         self._files = list(self._listed(names))
         said = repr((str(source.resolve()), self._files))
         digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        self.folder = disk / f"lockstep-{os.geteuid()}-{digest}"
+        self.folder = disk / f"lockstep-data-{os.geteuid()}-{digest}"
         """Where the copy is, once ``fill`` has returned."""
         self._lock: int | None = None
 
