@@ -1,6 +1,7 @@
 """A training script of a user's own: two moons told apart, on plain Horovod; `lockstep` lines are marked.
 
-It runs under Lockstep, and also alone (`python train.py`): then it has one rank, and its reports are dropped.
+It runs under Lockstep, and also alone (`python train.py`): then it has one rank, its reports are dropped, and nothing
+is saved.
 """
 
 import argparse
@@ -39,20 +40,21 @@ def main() -> None:
 
     generator = torch.Generator().manual_seed(hvd.rank())
     points, moons = two_moons(2048, generator)
-    step = 0
-    for epoch in range(options.epochs):
-        for rows in torch.randperm(len(points), generator=generator).split(options.batch_size):
+    steps_per_epoch = len(points) // options.batch_size
+    with lockstep.checkpoint.of(model=model, optimizer=optimizer, generator=generator) as state:  # lockstep
+        for step in state.steps(options.epochs * steps_per_epoch):  # lockstep: from where it was left
+            rows = torch.randint(len(points), (options.batch_size,), generator=generator)
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(points[rows]), moons[rows])
             loss.backward()
             optimizer.step()
-            step += 1
-            lockstep.report(step=step, loss=loss.item(), samples=len(rows), epoch=epoch + 1)  # lockstep
+            epoch = 1 + step // steps_per_epoch
+            lockstep.report(step=step + 1, loss=loss.item(), samples=len(rows), epoch=epoch)  # lockstep
 
     test_points, test_moons = two_moons(1000, torch.Generator().manual_seed(1000))
     accuracy = (model(test_points).argmax(dim=1) == test_moons).float().mean().item()
     if hvd.rank() == 0:
-        lockstep.report(kind="evaluation", step=step, accuracy=accuracy, samples=len(test_points))  # lockstep
+        lockstep.report(kind="evaluation", step=state.step, accuracy=accuracy, samples=len(test_points))  # lockstep
         print(f"accuracy {accuracy:.3f}")
 
 

@@ -40,6 +40,7 @@ _NOUNS = {
     "horovod": ("Horovod's background thread", "threads of Horovod's"),
     "gloo": ("Gloo's socket thread", "threads of Gloo's"),
     "exchange": ("the exchange thread", "exchange threads"),
+    "checkpoint": ("the thread that saves", "threads that save"),
     "ccl": ("a worker of oneCCL's", "workers of oneCCL's"),
     LOADER: ("a loader", "loaders"),
     IMPORTED: ("a thread that an import made", "threads that imports made"),
