@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from lockstep_slurm.job.file import read
+from lockstep_worker.checkpoint.folder import names
 from support.pictures import folder_of_pictures, truncate
 from support.ranks import ROOT, Launched, processes_of
 
@@ -109,16 +110,34 @@ def test_a_picture_that_is_broken_ends_the_training_of_all_ranks_by_its_name(
     assert processes_of(launched.run) == []
 
 
-def test_no_loader_is_left_when_a_rank_is_killed(make_run: MakeRun, launch: Launch, tmp_path: Path) -> None:
+def test_a_killed_rank_leaves_no_loader_and_more_ranks_go_on_behind_the_last_sample(
+    make_run: MakeRun, launch: Launch, tmp_path: Path
+) -> None:
     folder = folder_of_pictures(tmp_path / "pictures", train=8)
-    placement = {"communication_cpus": 0, "loader_cpus": 1}
-    launched = launch(make_run({"placement": placement}, **SMALL, data_path=str(folder), epochs=100_000), 1)
-    eventually(lambda: launched.records("step"), "no step")
-    start = launched.records("start")[0]
-    assert len(processes_of(launched.run)) > 2
-    os.kill(start["values"]["pid"], signal.SIGKILL)
-    assert launched.wait() != 0
-    eventually(lambda: processes_of(launched.run) == [], "something is left")
+    sections = {"placement": {"communication_cpus": 0, "loader_cpus": 1}, "checkpoint": {"every_steps": 3}}
+    run = make_run(sections, **SMALL, data_path=str(folder), epochs=100_000)
+    first = launch(run, 1, None, "--local-id", "here")
+    eventually(lambda: names(run / "checkpoints") and first.records("start"), "no checkpoint")
+    assert len(processes_of(run)) > 2
+    os.kill(first.records("start")[0]["values"]["pid"], signal.SIGKILL)
+    assert first.wait() == 128 + signal.SIGKILL, first.text
+    eventually(lambda: processes_of(run) == [], "something is left")
+
+    steps = names(run / "checkpoints")[0].step
+    epoch, done = divmod(4 * steps, 16)
+    second = launch(run, 2, None, "--local-id", "here", "--restart-count", "1")
+
+    def epochs_of_rank_1() -> list[int]:
+        records = second.records("step", 2)
+        return [record["values"]["epoch"] for record in records if record["rank"] == 1]
+
+    eventually(lambda: epoch + 3 in epochs_of_rank_1(), second.text)
+    second.process.terminate()
+    second.wait()
+    assert epochs_of_rank_1().count(epoch + 1) == (16 - done) // 8, "on 2 ranks, behind what 1 rank had done"
+    assert epochs_of_rank_1().count(epoch + 2) == 2
+    assert min(record["step"] for record in second.records("step", 2)) == steps + 1
+    eventually(lambda: processes_of(run) == [], "something is left")
 
 
 def test_data_that_are_not_there_are_told_once_before_the_training(
