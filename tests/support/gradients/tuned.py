@@ -142,17 +142,20 @@ def says_whose_it_is(document: Any) -> None:
     with raises(GradientError, "tuning is "):
         backward(wide_loss(model, 0))
     optimizer.close()
-    # Other layers are frozen than were: it is measured anew, and no hang.
-    model = wide()
-    model[3].requires_grad_(False)
-    optimizer = made(model, tuning=document)
-    for number in range(4):
-        optimizer.zero_grad()
-        backward(wide_loss(model, number))
-        optimizer.step()
-    assert optimizer._own.reducer.plan.measured
-    assert len(optimizer._own.reducer.plan.sequence) == 22
-    optimizer.close()
+    # Other layers are frozen than were, or it is of other ranks on another link: it is measured anew, and no hang.
+    for frozen, tuning in ((2, document), (0, {**document, "ranks": 64, "transport": "gloo"})):
+        model = wide()
+        model[3].requires_grad_(not frozen)
+        optimizer = made(model, tuning=tuning)
+        plans = []
+        for number in range(4):
+            optimizer.zero_grad()
+            backward(wide_loss(model, number))
+            optimizer.step()
+            plans.append(optimizer._own.reducer.plan)
+        assert [one.measured for one in plans] == [False, False, False, True]
+        assert len(plans[-1].sequence) == 24 - frozen
+        optimizer.close()
 
 
 def drifting() -> None:

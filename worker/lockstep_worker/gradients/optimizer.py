@@ -29,9 +29,9 @@ from lockstep_worker.gradients.deferral import Deferral
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.named import describe, names_of
 from lockstep_worker.gradients.pieces import HEADER
-from lockstep_worker.gradients.recorded import plan_of
+from lockstep_worker.gradients.recorded import of_another_run, plan_of
 from lockstep_worker.gradients.reducer import Reducer
-from lockstep_worker.gradients.transport import Transport, open_transport
+from lockstep_worker.gradients.transport import Transport, name_of, open_transport
 
 _numbers = itertools.count()
 
@@ -93,6 +93,10 @@ class DistributedOptimizer(Optimizer):
             recorded = plan_of(tuning, describe(names, parameters), [size_of(one) for one in parameters])
         name = f"lockstep.{next(_numbers)}"
         carrier = open_transport(transport, name)
+        if tuning is not None and (other := of_another_run(tuning, transport=name_of(carrier), ranks=carrier.size)):
+            recorded = None
+            if carrier.rank == 0 and carrier.size > 1:
+                print(f"lockstep: the tuning was made with {other}; it is measured anew", file=sys.stderr)
         against = "defer=False" if not defer else deferral.reason_against(optimizer, separable)
         if against is None and max_grad_norm is not None:
             against = "max_grad_norm needs every gradient before any update"

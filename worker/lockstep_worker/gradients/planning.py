@@ -29,7 +29,7 @@ from lockstep_worker.gradients.pieces import Size
 from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, Plan, compare, first_plan
 from lockstep_worker.gradients.recorded import document_of, record_of
 from lockstep_worker.gradients.timing import Stopwatch
-from lockstep_worker.gradients.transport import Transport
+from lockstep_worker.gradients.transport import Transport, name_of
 from lockstep_worker.gradients.tuning import OTHERS_CPU, ROUNDS, SECOND_PIECE, Costs, Trials, candidates, choose
 
 WARM_UP = 3
@@ -211,7 +211,7 @@ class Planner:
         self.document = document_of(
             plan,
             describe(self._names, self._parameters),
-            transport=_name_of(self._transport),
+            transport=name_of(self._transport),
             ranks=self._transport.size,
             cycle_time_ms=_cycle_time_ms(self._transport),
             why=why,
@@ -264,10 +264,4 @@ def _mark(plan: Plan) -> int:
 
 def _cycle_time_ms(transport: Transport) -> float | None:
     """Horovod's pause between two looks at what is to be sent, which it reads once, when it starts; else None."""
-    return float(os.environ.get("HOROVOD_CYCLE_TIME", "1")) if _name_of(transport) == "horovod" else None
-
-
-def _name_of(transport: Transport) -> str:
-    """``horovod``, ``gloo``, or the class of one's own."""
-    known = {"horovod.torch": "horovod", "torch.distributed": "gloo"}
-    return known.get(str(getattr(transport, "carried_by", None)), type(transport).__name__)
+    return float(os.environ.get("HOROVOD_CYCLE_TIME", "1")) if name_of(transport) == "horovod" else None

@@ -62,6 +62,18 @@ def plan_of(document: Mapping[str, Any] | str, described: Described, sizes: Sequ
     return _checked(told, sizes)
 
 
+def of_another_run(document: Mapping[str, Any] | str, *, transport: str, ranks: int) -> str | None:
+    """Why a document that ``plan_of`` has taken says nothing of this run: its times were other ones; None: it does.
+
+    One that does not say what it was measured on is taken.
+    """
+    found: Any = json.loads(document) if isinstance(document, str) else document
+    count, carrier = found.get("ranks", ranks), found.get("transport", transport)
+    if (count, carrier) == (ranks, transport):
+        return None
+    return f"{count} ranks over {carrier}, and these are {ranks} over {transport}"
+
+
 def _checked(told: dict[str, Any], sizes: Sequence[Size]) -> Plan:
     """A plan from somewhere: whatever could not be exchanged is told here, and not by a hang."""
     names = {one.name for one in fields(Plan)}

@@ -156,3 +156,9 @@ def open_transport(transport: str | Transport, name: str) -> Transport:
     if isinstance(transport, str):
         raise GradientError(f"transport is {transport!r}; it is 'horovod', 'gloo', or an object with its methods")
     return transport
+
+
+def name_of(transport: Transport) -> str:
+    """``horovod``, ``gloo``, or the class of one's own."""
+    known = {"horovod.torch": "horovod", "torch.distributed": "gloo"}
+    return known.get(str(getattr(transport, "carried_by", None)), type(transport).__name__)
