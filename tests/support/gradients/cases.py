@@ -119,6 +119,16 @@ def frozen_mlp() -> nn.Sequential:
     return model
 
 
+def freezing_step(run: Run, number: int) -> None:
+    """A layer is frozen between a forward pass and its backward pass, whose graph still leads to it."""
+    run.optimizer.zero_grad()
+    loss = run.case.loss(run.model, number)
+    run.model[2].requires_grad_(number < 4)
+    backward(loss)
+    run.note(loss)
+    run.optimizer.step()
+
+
 def accumulating_step(run: Run, number: int) -> None:
     run.optimizer.zero_grad()
     with run.optimizer.accumulate():
@@ -321,6 +331,7 @@ CASES = {
     "unused on one rank": Case(lambda: Branches(with_never=False), branches_loss, steps=12),
     "functional": Case(mlp, functional_loss),
     "frozen": Case(frozen_mlp, mlp_loss),
+    "frozen behind a forward pass": Case(mlp, mlp_loss, step=freezing_step, peer=False),
     "accumulation": Case(mlp, mlp_loss, step=accumulating_step, horovod_step=accumulating_on_horovod),
     "passes": Case(mlp, mlp_loss, step=passes_on_ours, horovod_step=accumulating_on_horovod, options=three_passes()),
     "clipping": Case(mlp, mlp_loss, options={"max_grad_norm": 0.1}, horovod_step=clipping_on_horovod),

@@ -19,7 +19,8 @@ from support.ranks import ROOT, Launched, base_environment
 
 CASES = (
     "momentum", "adamw", "lars", "lamb", "groups", "convolutions", "channels last", "attention", "autocast", "tied",
-    "unused on one rank", "functional", "frozen", "accumulation", "passes", "clipping", "clipping by hand", "scheduler",
+    "unused on one rank", "functional", "frozen", "frozen behind a forward pass", "accumulation", "passes", "clipping",
+    "clipping by hand", "scheduler",
     "reading between steps", "delays", "zeroing", "retained", "one piece at a time", "all at once", "one piece", "gloo",
     "unused everywhere", "a layer waits for itself alone", "a teacher waits for nothing",
     "one order", "unfreezing", "unfreezing on one rank",
@@ -123,3 +124,5 @@ def test_the_tuning_is_recorded_once_for_all_ranks(two_ranks: tuple[Outcomes, La
         assert set(values) == {"piece_bytes", "credit", "pieces", "cycle_time_ms", "transport", "why"}
         assert values["cycle_time_ms"] == 1.0
     assert "it is measured again" in two_ranks[1].text
+    said = "the tuning was made with 64 ranks over gloo, and these are 2 over horovod; it is measured anew"
+    assert two_ranks[1].text.count(said) == 1

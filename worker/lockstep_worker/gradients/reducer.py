@@ -318,8 +318,8 @@ class Reducer:
     def _accumulated(self, number: int) -> Callable[[Tensor], None]:
         """After a gradient was added to ``.grad``."""
 
-        def accumulated(_parameter: Tensor) -> None:
-            if self.accumulating:
+        def accumulated(parameter: Tensor) -> None:
+            if self.accumulating or parameter.grad is None:  # frozen behind its forward pass: torch added nothing
                 return
             if not self.begun:
                 self.begin()
