@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import horovod.torch as hvd
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 import lockstep
 from lockstep_worker.gradients.transport import HorovodTransport
 from support.gradients import cases
-from support.gradients.training import Case, Run, backward, digest, equal_on_all_ranks, ordinary_step
+from support.gradients.training import Case, Run, backward, digest, equal_on_all_ranks, ordinary_step, raises
 
 
 def shared(text: str) -> bool:
@@ -66,12 +67,15 @@ class Gated(HorovodTransport):
         self.gate = threading.Event()
         self.free: set[int] | None = None
         self.started: list[str] = []
+        self.started_by: set[str] = set()
+        """Names of threads."""
         self.pieces: dict[int, int] = {}
         """By handle."""
 
     def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> int:
         handle = super().start(buffer, name, landed)
         self.started.append(name)
+        self.started_by.add(threading.current_thread().name)
         self.pieces[handle] = int(name.rpartition(".")[2])
         return handle
 
@@ -132,6 +136,34 @@ def one_order() -> None:
     run.train()
     assert len(transport.started) > 20
     assert shared("\n".join(transport.started))
+    # Whose turn has come when its last gradient does is sent at once, and not when the thread has its turn.
+    assert transport.started_by == {"MainThread", "lockstep-exchange"}
+
+
+class Cut(HorovodTransport):
+    """Nothing can be sent from a point on."""
+
+    is_cut = False
+
+    def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> int:
+        if self.is_cut:
+            raise OSError("the link is cut")
+        return super().start(buffer, name, landed)
+
+
+def a_cut_link() -> None:
+    """What cannot be sent is raised as it is by whoever waits for it, deferred or not, and nothing hangs."""
+    for steps in (0, 5):
+        model = cases.mlp()
+        optimizer = optimizer_of(model, transport=(transport := Cut(f"cut.{steps}")))
+        trained(model, optimizer, steps, cases.mlp_loss)
+        optimizer.complete()
+        transport.is_cut = True
+        with raises(OSError, "the link is cut"):
+            trained(model, optimizer, 2, cases.mlp_loss)
+        assert optimizer._own.deferral.pending == bool(steps)
+        with raises(OSError, "the link is cut") if steps else nullcontext():
+            optimizer.close()
 
 
 def unfreezing() -> None:
@@ -256,7 +288,7 @@ def tell(rank: int, model: nn.Module) -> None:
 CASES: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", " "): function
     for function in (
-        unused_everywhere, a_layer_waits_for_itself_alone, a_teacher_waits_for_nothing, one_order,
+        unused_everywhere, a_layer_waits_for_itself_alone, a_teacher_waits_for_nothing, one_order, a_cut_link,
         unfreezing, unfreezing_on_one_rank, without_a_backward_pass, two_optimizers, further_parameters,
     )
 }  # fmt: skip

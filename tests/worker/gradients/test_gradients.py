@@ -23,7 +23,7 @@ CASES = (
     "clipping by hand", "scheduler",
     "reading between steps", "delays", "zeroing", "retained", "one piece at a time", "all at once", "one piece", "gloo",
     "unused everywhere", "a layer waits for itself alone", "a teacher waits for nothing",
-    "one order", "unfreezing", "unfreezing on one rank",
+    "one order", "a cut link", "unfreezing", "unfreezing on one rank",
     "without a backward pass", "two optimizers", "copies are complete", "opaque code", "forks", "says what is wrong",
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
     "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",

@@ -28,7 +28,7 @@ class Counters:
         self._has_room = True
         self._taken = (0.0, 0.0, 0.0, 0)
 
-    # -- by the exchange thread --------------------------------------------------------------------------------------
+    # -- under the exchange's lock -----------------------------------------------------------------------------------
 
     def departs(self, now: float) -> None:
         """A piece is under way, the only one."""

@@ -21,7 +21,11 @@ POLL = 0.0003
 
 
 class Transport(Protocol):
-    """What carries pieces. ``start`` and ``finish`` are called by one thread, ``gather`` by another, never at once."""
+    """What carries pieces.
+
+    ``start`` is called by two threads, one at a time; ``finish`` by one of them; ``gather`` by the other one, and never
+    while pieces are under way.
+    """
 
     rank: int
     size: int
