@@ -53,6 +53,7 @@ class Counted:
         sizes = [size_of(one) for one in parameters]
         self.buffers = Buffers(parameters, lay_out(sizes, range(len(sizes)), 1 << 20))
         self.counters = Counters()
+        self.step()  # in a first one nobody knows what the others wait
 
     @property
     def seconds_inside(self) -> float:

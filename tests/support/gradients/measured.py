@@ -129,7 +129,10 @@ def what_has_no_room_is_not_told() -> None:
     for ranks in (1, places, places + 1):
         buffers = Buffers(list(model.parameters()), layout)
         counters = Counters()
+        counters.begin(buffers, ranks - 1, ranks)
         counters.waited = 7.0
+        counters.end(buffers, ranks)
+        assert "waiting_s" not in counters.take(), "in the first step nobody knows what the others wait"
         counters.begin(buffers, ranks - 1, ranks)
         for piece in buffers.pieces:
             piece.div_(ranks)  # as an average, to which the others have contributed zeros
@@ -142,8 +145,21 @@ def what_has_no_room_is_not_told() -> None:
         told = counters.take()
         assert told.get("waiting_s") == (None if ranks > places else 0.0 if ranks == 1 else 5.0)
         assert told["exposed_s"] == 5.0
+    steps = what_one_waits([4.0, 1.0, 4.0, 1.0, 4.0], Buffers(list(model.parameters()), layout))
+    assert steps == [None, 0.0, 0.0, 0.0, 0.0], "alone it waits for the transfer, however unlike its steps are"
     halves = list(model.half().parameters())
     assert not Buffers(halves, lay_out([size_of(one) for one in halves], [0, 1], 4096)).tell(1.0, 0, 2)
+
+
+def what_one_waits(waits: list[float], buffers: Buffers) -> list[float | None]:
+    """``waiting_s`` of each step of a rank that is alone, and so its own slowest."""
+    counters, told = Counters(), []
+    for seconds in waits:
+        counters.begin(buffers, 0, 1)
+        counters.waited += seconds
+        counters.end(buffers, 1)
+        told.append(counters.take().get("waiting_s"))
+    return told
 
 
 def train(model: Any, optimizer: Any, statistics: Statistics, step: int, pause: float = 0.0) -> None:

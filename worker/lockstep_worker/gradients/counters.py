@@ -25,7 +25,11 @@ class Counters:
         self._transfer: float | None = None
         """Waited, in the steps that ended since ``take``, by the rank that waited least; None: nothing is known."""
         self._told_at = 0.0
-        self._has_room = True
+        self._begun = False
+        self._tells = False
+        """Whether this step's headers tell what each rank has waited: there is room, and a step before it."""
+        self._over = 0.0
+        """Seconds of transfer that were more than what this rank had waited by then: of the waits that come."""
         self._taken = (0.0, 0.0, 0.0, 0)
 
     # -- under the exchange's lock -----------------------------------------------------------------------------------
@@ -43,15 +47,15 @@ class Counters:
 
     def begin(self, buffers: Buffers, rank: int, ranks: int) -> None:
         """A step begins: tells the other ranks, with its gradients, how long this one has waited since the last one."""
-        self._has_room = buffers.tell(self.waited - self._told_at, rank, ranks)
-        self._told_at = self.waited
+        self._tells = buffers.tell(self.waited - self._told_at, rank, ranks) and self._begun
+        self._told_at, self._begun = self.waited, True
 
     def end(self, buffers: Buffers, ranks: int) -> None:
         """All is averaged, and so known of all ranks: the one that waited least was the slowest, and waited for none.
 
         What it waited is what the transfer takes.
         """
-        if self._has_room:
+        if self._tells:
             self._transfer = (self._transfer or 0.0) + max(0.0, min(buffers.told(ranks)))
 
     def take(self) -> dict[str, float]:
@@ -69,8 +73,11 @@ class Counters:
             "communication_s": max(0.0, under_way),
             "gradient_bytes": sent,
         }
+        # The transfer's part is known a step late: that of the step before stands for it, and what is left of it when
+        # this step waited less is taken off the next one's. So the sums are right, whatever the steps are like.
+        waiting = waited - self._over - (self._transfer or 0.0)
+        self._over = max(0.0, -waiting)
         if self._transfer is not None:
-            # The transfer's part is known a step late: that of the step before stands for it.
-            found["waiting_s"] = max(0.0, waited - self._transfer)
+            found["waiting_s"] = max(0.0, waiting)
             self._transfer = None
         return found
