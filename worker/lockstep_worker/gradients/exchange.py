@@ -24,7 +24,11 @@ from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.transport import POLL, Transport
 
 LONGEST_POLL = 0.002
-"""Seconds between two looks at most; a quarter of it while the training waits."""
+"""Seconds between two looks at most, later than a piece took before; a quarter of it while the training waits."""
+BEFORE = 0.875
+"""Of what a piece took in the step before: sooner nobody looks,"""
+FORESEEN = 4
+"""but so many times the longest pause is the longest: that step may have been held up."""
 CPUS = ("LOCKSTEP_EXCHANGE_CPUS", "LOCKSTEP_COMPUTE_CPUS")
 """Where the placement says that the thread runs: its own CPUs, else among the rank's."""
 
@@ -55,6 +59,10 @@ class Exchange:
         """Position in the order of what is issued next."""
         self._under_way: list[tuple[int, Any]] = []
         self._awaited: Sequence[int] = ()
+        self._took: list[float] = []
+        """By piece: seconds on the link in the step before; 0.0 in the first."""
+        self._last_end = 0.0
+        """When a piece ended last."""
         self._issued = 0
         """In all."""
         self._has_landed = False
@@ -74,6 +82,7 @@ class Exchange:
             self._buffers, self._names, self._order, self._counts = buffers, names, order, counts
             self._credit = credit
             self._bytes = sum(one.numel() * one.element_size() for one in buffers)
+            self._took = [0.0] * len(buffers)
             self._missing, self._completed = [], bytearray(b"\1" * len(buffers))
             self._next, self._left = len(order), 0
 
@@ -201,9 +210,13 @@ class Exchange:
         """Seconds to sleep; None: until woken."""
         if not self._under_way or self._transport.calls_back:
             return None
-        # In proportion to how long it is under way: what is seen late is late by a small part of what it took.
-        seconds = (time.perf_counter() - self.issued_at[self._under_way[0][0]]) / 8
-        return min(max(seconds, POLL), LONGEST_POLL / 4 if self._awaited else LONGEST_POLL)
+        # The next one waits on the link already, so an end that is seen late costs little, and each look costs the core
+        # that computes: none before the piece can be there, later ones in proportion to how long it is under way.
+        piece = self._under_way[0][0]
+        elapsed = time.perf_counter() - max(self.issued_at[piece], self._last_end)
+        longest = LONGEST_POLL / 4 if self._awaited else LONGEST_POLL
+        foreseen = min(BEFORE * self._took[piece] - elapsed, FORESEEN * longest)
+        return max(foreseen, min(max(elapsed / 8, POLL), longest))
 
     def _landed(self) -> None:
         """Called by the transport's own threads."""
@@ -222,6 +235,8 @@ class Exchange:
                 self._under_way.remove(one)
                 if not self._under_way:
                     self.counters.arrived(now)
+                self._took[piece] = now - max(self.issued_at[piece], self._last_end)
+                self._last_end = now
                 self.completed_at[piece] = now
                 self._completed[piece] = 1
                 self._left -= 1
