@@ -107,9 +107,12 @@ def measured(case: Case, link: float | None, form: Form, cpus: tuple[int, int]) 
 
 
 def settled(ranks: Ranks) -> float:
-    """Seconds of a step without communication, once memory and caches are warm."""
+    """Seconds of CPU that a step takes without communication, once memory and caches are warm.
+
+    So long it takes where nobody else has the CPU: whatever else runs on the machine decides nothing about the link.
+    """
     ranks.turn(PLAIN, 2, 1)
-    return sorted(float(ranks.turn(PLAIN, 0, 1)["seconds"]) for _ in range(5))[2]
+    return sorted(float(ranks.turn(PLAIN, 0, 1)["cpu"]["training"]) for _ in range(5))[2]
 
 
 def two_cpus() -> tuple[int, int]:

@@ -92,5 +92,5 @@ SETTLED = 3
 """Steps of every contender before the first round, for memory and caches."""
 TUNED = 26
 """Steps after which ours has tried plans and taken one (docs/gradients.md, Tuning: 23 at most), and used it."""
-FULL = Form(rounds=9, seconds=600)
+FULL = Form(rounds=7, seconds=600)
 QUICK = Form(rounds=4, seconds=180, links=(1.0, None), timed=1)

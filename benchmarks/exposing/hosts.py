@@ -129,6 +129,10 @@ def started(case: Case, folder: Path, cpus: tuple[int, int]) -> Iterator[Ranks]:
         network.check()
         stack.callback(network.remove, folder)
         hosts = network.create(folder, 2, None)
+        for host in hosts.hosts:
+            # Linux's default, which a machine may have changed: BBR paces its packets by a timer for each.
+            control = ["ip", "route", "change", hosts.subnet, "dev", host.interface, "congctl", "cubic"]
+            subprocess.run([*host.inside, *control], check=True)
         port = stack.enter_context(meeting_point(hosts))
         ranks = Ranks(case, hosts, cpus, folder, port)
         stack.callback(ranks.close)
