@@ -24,6 +24,8 @@ RECOVERED = 0.8
 SCALING = 0.97
 WORTH = 0.05
 """Of a step: where less than this lies between stock and the floor, nothing worth it is left to recover."""
+QUIET = 0.05
+"""Of a CPU: where programs of others had more than this, no time says anything of exposed communication."""
 LEAST_EXPOSED = 0.01
 """Of a step: less than this is not told from nothing, and nothing is divided by less."""
 
@@ -70,6 +72,11 @@ class Piece:
         }
 
     @property
+    def foreign(self) -> float:
+        """The share of a CPU that programs of others had, in the median turn."""
+        return statistics.median(float(one["foreign"]) for turns in self.turns.values() for one in turns)
+
+    @property
     def bound(self) -> float:
         """Seconds of communication that no order can hide."""
         return least_exposed(self.layers, self.alone["seconds"] / self.alone["bytes"])
@@ -106,11 +113,15 @@ def _rows(piece: Piece) -> Iterator[Row]:
 
 
 def equal(piece: Piece, kinds: Sequence[str]) -> bool:
-    """Whether these trained the same: equal losses at every step of every rank, then equal parameters on all ranks."""
+    """Whether these trained the same, and alone on the machine: equal losses at every step of every rank, then equal
+    parameters on all ranks.
+    """  # noqa: D205
     states = [piece.states[kind] for kind in kinds]
+    first = states[0]
     return (
-        all(rank["losses"] == first["losses"] for state in states for rank, first in zip(state, states[0], strict=True))
-        and all(math.isfinite(loss) for rank in states[0] for loss in rank["losses"])
+        piece.foreign <= QUIET
+        and all(own["losses"] == one["losses"] for state in states for own, one in zip(state, first, strict=True))
+        and all(math.isfinite(loss) for rank in first for loss in rank["losses"])
         and len({rank["digest"] for state in states for rank in state}) == 1
         and all(len({rank["digest"] for rank in piece.ends[kind]}) == 1 for kind in kinds)
     )
@@ -221,7 +232,7 @@ def notes_of(piece: Piece) -> list[str]:
         f"{piece.name}: {pairs} rounds; computing alone {1e3 * plain:.0f} ms a step, "
         f"communication alone {1e3 * alone:.0f} ms for {piece.alone['bytes'] / 2**20:.1f} MiB "
         f"({alone / plain:.2f} x{', ' + piece.rate if piece.rate else ''}), {1e3 * piece.cost:.0f} ms of CPU; "
-        f"bound {1e3 * piece.bound:.0f} ms"
+        f"bound {1e3 * piece.bound:.0f} ms; programs of others had {piece.foreign:.1%} of a CPU"
     )
     steps = ", ".join(f"{kind} {1e3 * piece.median(kind):.0f} ms ({_by_thread(piece, kind)})" for kind in piece.turns)
     chosen = "; ".join(f"{kind}: {found}" for kind in BOTH if (found := _tuning(piece, kind)))

@@ -65,7 +65,9 @@ class Ranks:
         return self._answers()
 
     def turn(self, kind: str, warm: int, steps: int) -> dict[str, Any]:
-        """A turn of one contender: seconds of a step on the slower rank; CPU seconds by thread, the ranks' mean."""
+        """A turn of one contender: seconds of a step on the slower rank, CPU seconds by thread as the mean, and the
+        larger share of a CPU that programs of others had.
+        """  # noqa: D205
         return together(self.ask("turn", kind=kind, warm=warm, steps=steps))
 
     def limit(self, rate: str) -> None:
@@ -118,6 +120,7 @@ def together(answers: list[dict[str, Any]]) -> dict[str, Any]:
     """Both ranks' answer as one."""
     return {
         "seconds": max(one["seconds"] for one in answers),
+        "foreign": max(one.get("foreign", 0.0) for one in answers),
         "cpu": {name: sum(one["cpu"][name] for one in answers) / len(answers) for name in answers[0]["cpu"]},
     }
 

@@ -1,6 +1,6 @@
 """One rank: makes the contenders, and lets that one train whose turn it is, as standard input says, a JSON line a time.
 
-    {"do": "turn", "kind", "warm", "steps"}    -> {"seconds", "cpu"}: of the timed steps; CPU seconds by thread
+    {"do": "turn", "kind", "warm", "steps"}    -> {"seconds", "cpu", "foreign"}: of the timed steps; CPU by thread
     {"do": "alone"}                            -> {"seconds", "cpu", "bytes"}: all gradients averaged, and nothing else
     {"do": "layers"}                           -> {"layers": [...]}: of one step without communication
     {"do": "state", "kind"}                    -> {"steps", "losses", "digest", "tuning"}: as it is now
@@ -53,14 +53,16 @@ class Rank:
             dist.barrier()
             for _ in range(warm):
                 contender.step()
-            cpu, began = self._cpu(), time.perf_counter()
+            busy, cpu, began = busy_seconds(), self._cpu(), time.perf_counter()
             for _ in range(steps):
                 contender.step()
-            seconds, after = time.perf_counter() - began, self._cpu()
+            seconds, after, busy = time.perf_counter() - began, self._cpu(), busy_seconds() - busy
             contender.rest()
+        own = sum(after.values()) - sum(cpu.values())
         return {
             "seconds": seconds / steps,
             "cpu": {name: (after[name] - cpu[name]) / steps for name in after},
+            "foreign": max(0.0, busy - own) / seconds,
         }
 
     def layers(self) -> dict[str, Any]:
@@ -121,6 +123,14 @@ class Rank:
             name = "training" if thread == os.getpid() else "exchange" if thread in ours else "others"
             found["horovod" if thread in self._horovods else name] += seconds
         return found
+
+
+def busy_seconds() -> float:
+    """What all processes together have had of this rank's CPU so far; interrupts, which the network makes, apart."""
+    names = {f"cpu{cpu}" for cpu in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    ticks = sum(int(one) for line in lines if line[0] in names for one in line[1:4])  # user, nice, system
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def threads() -> set[int]:

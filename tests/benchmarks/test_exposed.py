@@ -111,7 +111,7 @@ def piece(**changed: Any) -> Piece:
         "rate": "100mbit",
         "alone": {"seconds": 1.0, "cpu": cpu, "bytes": 1000},
         "layers": [{"size": 1000, "released": 0.5, "used": 0.46, "update": 0.0}],
-        "turns": {kind: [{"seconds": seconds[kind], "cpu": cpu}] * 3 for kind in EVERY},
+        "turns": {kind: [{"seconds": seconds[kind], "cpu": cpu, "foreign": 0.01}] * 3 for kind in EVERY},
         "states": states(),
         "ends": states(),
     }
@@ -147,7 +147,9 @@ def test_without_a_limit_there_is_no_floor_to_reach_and_ddp_has_more_room() -> N
 
 def test_where_stock_is_near_the_floor_nothing_is_asked_for() -> None:
     cpu = piece().turns[PLAIN][0]["cpu"]
-    turns = {kind: [{"seconds": 1.12, "cpu": cpu}] * 3 for kind in EVERY} | {PLAIN: [{"seconds": 1.0, "cpu": cpu}] * 3}
+    turns = {
+        kind: [{"seconds": 1.0 if kind == PLAIN else 1.12, "cpu": cpu, "foreign": 0.0}] * 3 for kind in EVERY
+    }  # fmt: skip
     assert (OURS, "recovered", "floor") not in rows(piece(turns=turns))
 
 
@@ -169,6 +171,12 @@ def test_a_row_is_void_where_ours_has_not_trained_the_same(changed: dict[str, An
 @pytest.mark.parametrize("bits", [1.0e6, 123456789.0, 998.9e6, 999e6, 2.5e10])
 def test_a_rate_is_one_that_the_hosts_take(bits: float) -> None:
     assert bits_per_second(as_rate(bits)) == pytest.approx(bits, rel=0.001)
+
+
+def test_no_row_counts_where_others_had_the_cpu() -> None:
+    turns = {kind: [{**turn, "foreign": 0.2} for turn in made] for kind, made in piece().turns.items()}
+    assert not any(row.valid for row in rows_of(piece(turns=turns)))
+    assert "programs of others had 20.0% of a CPU" in notes_of(piece(turns=turns))[0]
 
 
 def test_without_a_model_what_is_finished_is_printed(tmp_path: Path) -> None:
@@ -196,7 +204,8 @@ def test_contenders_on_two_hosts_train_the_same() -> None:
     found = json.loads(json.dumps(measured(case, 1.0, Form(rounds=1, seconds=60), two_cpus())))
     one = Piece.parse(case, found)
     assert set(one.turns) == set(EVERY)
-    assert all(row.valid for row in rows_of(one))
+    shared = replace(one, turns={kind: [{**turn, "foreign": 0.0} for turn in made] for kind, made in one.turns.items()})
+    assert all(row.valid for row in rows_of(shared)), "whatever else runs on this machine now"
     assert len(one.states[STOCK][0]["losses"]) == len(one.states[OURS][1]["losses"]) == TUNED
     assert one.rate is not None
     assert one.alone["bytes"] == sum(layer.size for layer in one.layers)
