@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import lockstep
+from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.transport import HorovodTransport
 from support.gradients import cases
 from support.gradients.training import Case, Run, backward, digest, equal_on_all_ranks, ordinary_step, raises
@@ -250,7 +251,7 @@ def two_optimizers() -> None:
 
 
 def further_parameters() -> None:
-    """add_param_group, in the middle of a training."""
+    """add_param_group, in the middle of a training; on one rank only it is an error on all."""
     digests = []
     for defer in (False, True):
         torch.manual_seed(3)
@@ -263,6 +264,10 @@ def further_parameters() -> None:
         trained(model, optimizer, 6, cases.mlp_loss)
         optimizer.complete()
         digests.append(digest(one.detach() for one in model.parameters()))
+        if hvd.rank() == 1:
+            optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3))]})
+        with raises(GradientError, "rank 0 has 8 parameters and rank 1 9"):
+            trained(model, optimizer, 2, cases.mlp_loss)
         optimizer.close()
     assert digests[0] == digests[1]
     assert shared(digests[0])

@@ -230,12 +230,14 @@ class Reducer:
                     )  # fmt: skip
 
     def add(self, named: Sequence[tuple[str, Tensor]]) -> None:
-        """Further parameters, from the next step on; every rank has to add the same."""
+        """Further parameters, from the next step on; every rank has to add the same.
+
+        Where one has not, all find out, since it is told as whatever a rank's plan lacks, with a step's own pieces.
+        """
         for name, parameter in named:
             self._own(parameter)
             self._names.append(name)
             self._parameters.append(parameter)
-        self.planner.renew = True
         self._hook()
 
     def close(self, seconds: float) -> bool:
