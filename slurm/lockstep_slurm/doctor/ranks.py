@@ -7,7 +7,7 @@ from pathlib import Path
 
 NEEDED = ("torch", "cloudpickle", "psutil", "yaml", "cffi", "packaging")
 """What every rank imports, by way of Horovod."""
-RECIPES = ("numpy", "sklearn")
+RECIPES = ("numpy", "sklearn", "PIL")
 """What the built-in recipes import besides; together they are what the extra ``worker`` brings."""
 
 
