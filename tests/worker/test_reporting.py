@@ -356,7 +356,10 @@ def test_pace_is_filled_in_where_a_script_does_not_tell_it(node: Node) -> None:
     assert fourth["samples_per_s"] == 7.0
 
 
-def test_outside_lockstep_a_report_says_so_once_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_outside_lockstep_a_report_says_so_once_and_does_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lockstep, "_reporter", None)  # another test of this process may have reported before
     lockstep.report(step=1, loss=1.0)
     lockstep.report(step=2, loss=1.0)
     assert capsys.readouterr().err.count("not started by Lockstep") == 1

@@ -60,7 +60,7 @@ def measure(transport: Transport, sizes: Sequence[int], *, name: str, seconds: f
     took = 0.0
     for turn in range(ROUNDS + 1):
         for size, buffer in buffers.items():
-            late = time.perf_counter() + _foreseen(expected, size, took) > ends
+            late = time.perf_counter() + _foreseen(expected, size) > ends
             meeting.fill_(1.0 if late else 0.0)
             took = _average(transport, meeting, f"{name}.meeting")
             if turn > 0:
@@ -73,12 +73,15 @@ def measure(transport: Transport, sizes: Sequence[int], *, name: str, seconds: f
     return _told(times, expected, meetings)
 
 
-def _foreseen(expected: dict[int, float], size: int, latency: float) -> float:
-    """Seconds that a piece of this size will take at least: as long as before, or by the largest that was sent."""
+def _foreseen(expected: dict[int, float], size: int) -> float:
+    """Seconds that a piece of this size will take: as long as before, or by the largest that was sent.
+
+    Its latency is not taken off, since one meeting does not know it: rather a piece too few than one too long.
+    """
     largest = max(expected, default=0)
     if size in expected or largest < FORETELLS:
         return expected.get(size, 0.0)
-    return max(0.0, expected[largest] - latency) * size / largest
+    return expected[largest] * size / largest
 
 
 def _told(times: dict[int, list[float]], first: dict[int, float], meetings: list[float]) -> Isolation:
