@@ -111,7 +111,7 @@ def test_it_goes_on_as_long_as_nobody_cancels_it(preempting: ClusterInfo, tmp_pa
     told = job.exit(1)
     assert told.code == 85
     assert re.search(
-        r"its time was over, it has saved step \d+ and ended; it goes on as the next attempt", told.message or ""
+        r"its time was over, it has saved step \d+ and ended, to go on as the next attempt", told.message or ""
     )
 
     job.trains_as(2)

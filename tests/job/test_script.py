@@ -115,6 +115,7 @@ def test_what_was_told_to_stop_and_has_saved_goes_back_into_the_queue(
         (tmp_path / "exit" / "stopped-7-2.txt").write_text(f"{told}\n")
     (tmp_path / "scontrol").write_text(
         f'#!/bin/bash\n[[ $1 != show ]] || echo "JobId=7 {job} SuspendTime=None"\n'
+        f'[[ $1 != ping ]] || echo "Slurmctld(primary) at c1 is UP"\n'
         f'[[ $1 != requeue ]] || {{ touch "{tmp_path}/asked-$2"; exit {requeue}; }}\n'
     )
     (tmp_path / "scontrol").chmod(0o755)
@@ -126,6 +127,26 @@ def test_what_was_told_to_stop_and_has_saved_goes_back_into_the_queue(
     )  # fmt: skip
     assert (done.returncode, (tmp_path / "asked-7").exists()) == wanted, done.stderr
     assert ("submit" in done.stderr or "does not take it back" in done.stderr) is (requeue == 1)
+
+
+def test_a_controller_that_is_being_started_anew_is_asked_again_once_it_answers(tmp_path: Path) -> None:
+    (tmp_path / "exit").mkdir()
+    (tmp_path / "exit" / "stopped-7-2.txt").write_text("SIGUSR1\n")
+    (tmp_path / "scontrol").write_text(
+        f'#!/bin/bash\ncd {tmp_path}; echo "$1" >> asked\n'
+        '[[ $1 != ping ]] || echo "Slurmctld(primary) at c1 is $([[ -e was-down ]] && echo UP || echo DOWN)"\n'
+        "[[ $1 != ping ]] || touch was-down\n[[ $1 != requeue || -e was-down ]]\n"
+    )
+    (tmp_path / "scontrol").chmod(0o755)
+    script = render(spec_of(checkpoint={}), SITE)
+    function = script[script.index("lockstep_go_on() {") : script.index("if [[ -n $lockstep_given ]]")]
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\nlockstep_run={tmp_path} lockstep_start=7-2\n{function}\nlockstep_go_on 0"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "back in the queue" in done.stdout
+    assert (tmp_path / "asked").read_text().split() == ["requeue", "ping", "ping", "requeue"]
 
 
 def test_a_script_printed_by_hand_carries_no_job_id() -> None:

@@ -101,6 +101,11 @@ def test_where_ranks_do_not_part_the_cpus_evenly_the_step_is_the_whole_job() -> 
         ({"training": {"model": "digits-cnn", "data": "digits"}}, "training.model", "name a training.script"),
         ({"environment": {"container": {"image": "/x.sif"}}}, "environment.container", "name a venv or conda"),
         ({"communication": {"backend": "mpi", "mpi": "mpirun"}}, "communication.mpi", "such as pmix"),
+        (
+            {"checkpoint": {}},
+            "checkpoint",
+            "SIGUSR1 before the time limit, which ends a rank",
+        ),
     ],
 )
 def test_what_it_cannot_do_is_refused(sections: dict[str, Any], place: str, message: str) -> None:

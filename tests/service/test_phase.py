@@ -71,6 +71,14 @@ def test_the_exit_records_own_words_are_the_reason() -> None:
     assert "signal 9" in str(by_exit(KILLED).reason)
 
 
+def test_a_job_that_was_to_go_on_and_was_cancelled_in_the_queue_was_cancelled() -> None:
+    stopped = Exit(1, 1, 85, None, 0, "node1", "It was told to stop.", 1764000000.0)
+    assert outcome("CANCELLED", (), None, stopped, grace_over=True).reason == (
+        "It was cancelled; its last attempt: It was told to stop. (rank 0 on node1 ended with exit code 85)"
+    )
+    assert str(outcome("FAILED", (), None, stopped, grace_over=True).reason).startswith("It was told to stop.")
+
+
 def test_a_requeue_waits_again() -> None:
     assert outcome("NODE_FAIL", ("REQUEUED",), "BeginTime", None, grace_over=True).phase == "waiting"
 

@@ -114,6 +114,22 @@ class TestBadEnds:
         assert (ended.code, ended.signal, ended.rank) == (42, None, 1)
         assert processes_of(run) == []
 
+    @pytest.mark.parametrize("slurm", [False, True])
+    def test_a_scripts_own_exit_code_85_is_no_stop_to_go_on(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path, slurm: bool
+    ) -> None:
+        script = tmp_path / "own.py"
+        script.write_text("import os, sys\nsys.exit(85 if os.environ['RANK'] == os.environ['FAILS'] else 0)\n")
+        variables = {"FAILS": "0" if slurm else "1"}
+        run = make_run({"checkpoint": {}}, script=str(script))
+        launched = launch(run, None if slurm else 2, (task(0, nodes=1) if slurm else {}) | variables)
+        assert launched.wait(60) == 85, launched.text
+        ended = read_exit(run, 1)
+        assert ended is not None
+        assert (ended.code, ended.rank) == (85, int(variables["FAILS"]))
+        assert "ended with exit code 85" in (ended.message or "")
+        assert list((run / "exit").glob("stopped-*")) == []
+
     @pytest.mark.parametrize(("end", "code"), [("sys.exit(42)", 42), ("os.kill(os.getpid(), 9)", 137)])
     def test_the_rank_that_was_the_cause_is_recorded_and_not_those_that_lost_it(
         self, make_run: MakeRun, launch: Launch, tmp_path: Path, end: str, code: int

@@ -7,20 +7,22 @@ import signal
 import time
 from pathlib import Path
 
-from lockstep_slurm.job.rundir import STOPPED, Claim, Exit, as_json, exit_file, write_whole
+from lockstep_slurm.job.rundir import Claim, Exit, as_json, exit_file, write_whole
 from lockstep_worker.claim import check_fence, link_whole
 from lockstep_worker.world import World
 
 
-def record(run: Path, claim: Claim, world: World, returncode: int, message: str | None = None) -> None:
+def record(
+    run: Path, claim: Claim, world: World, returncode: int, message: str | None = None, *, goes_on: bool = False
+) -> None:
     """Writes how this rank ended, where that says something new of the attempt.
 
     ``returncode`` is ``subprocess``'s: negative for the signal that ended the training. A success, and that all ranks
-    have stopped to go on later, is rank 0's to write. A success never replaces anything; the first failure replaces a
-    success; a later failure writes nothing.
+    have stopped to go on later (``goes_on``), is rank 0's to write. A success never replaces anything; the first
+    failure replaces a success; a later failure writes nothing.
     Raises ``FencedError`` when a newer attempt has been claimed: then nothing is written.
     """
-    if returncode in {0, STOPPED} and world.rank != 0:
+    if world.rank != 0 and (returncode == 0 or goes_on):
         return
     check_fence(run, claim.fence)
     ended = Exit(

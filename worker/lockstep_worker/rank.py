@@ -85,11 +85,11 @@ class Rank:
             self._record(own, returncode, self._finding)
         finally:
             self._ended = True
-            self._beside.end(ended_well=returncode in {0, STOPPED})
+            self._beside.end(ended_well=returncode == 0 or self._stopping.goes_on)
             leave_folder(folder, self.world)
             if self._cut is not None and returncode != 0:
                 links.end_step(self.run, self.world)
-        if returncode == STOPPED:
+        if self._stopping.goes_on:
             return 0
         return returncode if returncode >= 0 else 128 - returncode
 
@@ -249,7 +249,7 @@ class Rank:
     def _record(self, own: Claim, returncode: int, message: str | None) -> None:
         """Writes the exit record; a newer attempt or a file system that is away leaves a line in the log instead."""
         try:
-            exit_record.record(self.run, own, self.world, returncode, message)
+            exit_record.record(self.run, own, self.world, returncode, message, goes_on=self._stopping.goes_on)
         except (FencedError, OSError) as error:
             print(f"lockstep: rank {self.world.rank}: no exit record: {error}", file=sys.stderr, flush=True)
 

@@ -31,6 +31,8 @@ class Stopping:
         self._world = world
         self._file: Path | None = None
         self._numbers: list[int] = []
+        self.goes_on = False
+        """Whether the training has stopped to go on later, and has saved."""
 
     def note(self, number: int) -> None:
         """A signal came; called by its handler."""
@@ -63,18 +65,22 @@ class Stopping:
                 f"rank {self._world.rank} on {self._world.node} was ended by signal 15 (SIGTERM), and what was done up "
                 f"to step {step} is saved"
             )
-        if returncode == STOPPED:
+        if returncode == STOPPED and (step := self._noted()) is not None:
+            self.goes_on = True
             self._leave_word(signal.SIGUSR1)
-            step = self._saved(own)
-            saved = "has saved" if step is None else f"has saved step {step}"
-            again = "it goes on as the next attempt"
+            again = ", to go on as the next attempt"
             if not self._spec.get("resources", {}).get("requeue", True):
-                again = "resources.requeue is false, so it is not put back into the queue"
-            return returncode, f"told that its time was over, it {saved} and ended; {again}"
-        return returncode, None
+                again = "; resources.requeue is false, so it is not put back into the queue"
+            return returncode, f"told that its time was over, it has saved step {step} and ended{again}"
+        return returncode, None  # a script's own code means what it means to that script
+
+    def _noted(self) -> int | None:
+        return None if self._file is None else told.saved(self._file)
 
     def _saved(self, own: Claim) -> int | None:
-        """The step of the newest checkpoint of this attempt; None where it has none in the run directory."""
+        """The step that is saved: as the training noted, else of this attempt's newest checkpoint; None: nothing is."""
+        if (step := self._noted()) is not None:
+            return step
         found = [name.step for name in names(self._run / "checkpoints") if name.attempt == own.attempt]
         return max(found, default=None)
 

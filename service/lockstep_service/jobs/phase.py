@@ -7,7 +7,7 @@ from typing import Final
 
 from lockstep_service.jobs.schemas import Phase
 from lockstep_service.jobs.waiting import in_words
-from lockstep_slurm.job.rundir import Exit, Start
+from lockstep_slurm.job.rundir import STOPPED, Exit, Start
 
 # Slurm's base states (man squeue, "JOB STATE CODES", 22.05 to 25.11) and those flags that some clients show as states.
 PHASES: Final[dict[str, Phase]] = {
@@ -105,13 +105,20 @@ def outcome(  # noqa: PLR0911 - one return a rule
             return Outcome("running", _ending(exit_) or "It is ending")
         return Outcome("ended badly", _joined(_node_failure(failed_nodes), _failure(exit_)))
     if phase == "ended badly":
-        if isinstance(ended, Start):
-            # A cancel, a time limit or a node's failure in that moment says more than what it made of the script.
-            return by_start(ended) if state == "FAILED" else Outcome("ended badly", _WHY[state])
-        return Outcome("ended badly", _failure(ended) or _WHY[state])
+        return _badly(state, ended)
     if isinstance(ended, Exit):
         return by_exit(ended)
     return Outcome("ended badly", NO_EXIT_RECORD) if grace_over else Outcome("running", "It is ending")
+
+
+def _badly(state: str, ended: Exit | Start | None) -> Outcome:
+    if isinstance(ended, Start):
+        # A cancel, a time limit or a node's failure in that moment says more than what it made of the script.
+        return by_start(ended) if state == "FAILED" else Outcome("ended badly", _WHY[state])
+    if ended is not None and ended.code == STOPPED and state != "FAILED":
+        # It was to go on: what then became of it, back in the queue, is not what its last attempt says.
+        return Outcome("ended badly", _joined(_WHY[state], f"its last attempt: {_failure(ended)}"))
+    return Outcome("ended badly", _failure(ended) or _WHY[state])
 
 
 def by_exit(exit_: Exit) -> Outcome:

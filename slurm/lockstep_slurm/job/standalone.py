@@ -114,6 +114,12 @@ def _check(spec: JobSpec, site: ScriptSite) -> None:
         raise StandaloneError(
             "environment.container", "is opened by Lockstep's script alone; name a venv or conda, or print that one"
         )
+    if spec.checkpoint is not None:
+        raise StandaloneError(
+            "checkpoint",
+            "makes Slurm send SIGUSR1 before the time limit, which ends a rank where nothing of ours listens; and "
+            "only Lockstep's script puts a job back into the queue: leave the section out, or print that one",
+        )
     if started_by_mpirun(spec, site.mpi):
         raise StandaloneError(
             "communication.mpi",

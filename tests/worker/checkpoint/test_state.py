@@ -20,8 +20,10 @@ from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import make_run_directory
 from lockstep_slurm.job.saving import Checkpoint
 from lockstep_worker.checkpoint.folder import Name, names
+from lockstep_worker.checkpoint.saver import Saver
 from lockstep_worker.checkpoint.settings import Settings
-from lockstep_worker.checkpoint.told import FILE, Told, note
+from lockstep_worker.checkpoint.told import FILE, Told, note, noted, saved
+from lockstep_worker.errors import FencedError
 from support import disks
 
 
@@ -100,6 +102,29 @@ class TestResuming:
         assert len(train(tmp_path / "c", 3)) == 3
         assert f"is of another training: of job None, and this is {run.name}" in capsys.readouterr().err
 
+    def test_in_a_folder_of_anothers_each_has_its_own_and_removes_nothing_of_the_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        train(tmp_path / "c", 9)
+        theirs = {file.name: file.read_bytes() for file in (tmp_path / "c").iterdir()}
+        run = make_run_directory(tmp_path, new_job_id(), "{}", "#!", by_hand=True)
+        monkeypatch.setenv("LOCKSTEP_RUN", str(run))
+        monkeypatch.setenv("LOCKSTEP_FENCE", "1")
+        whole = train(tmp_path / "whole", 9)
+        with pytest.raises(ArithmeticError):
+            train(tmp_path / "c", 9, fails_at=7)
+        assert set(theirs) == {Name(1, 6).file, Name(1, 9).file}
+        assert names(tmp_path / "c") == [Name(2, 6), Name(2, 3), Name(1, 9), Name(1, 6)]
+        assert {name: (tmp_path / "c" / name).read_bytes() for name in theirs} == theirs
+        monkeypatch.setenv("LOCKSTEP_ATTEMPT", "2")
+        assert train(tmp_path / "c", 9) == whole[6:]
+
+    def test_where_none_can_be_read_it_ends_in_place_of_beginning_anew(self, tmp_path: Path) -> None:
+        (tmp_path / Name(1, 7).file).mkdir()  # stands for a file that the file system does not give
+        with pytest.raises(lockstep.checkpoint.CheckpointError, match=r"cannot be read: Is a directory; none of 1 c"):
+            train(tmp_path, 3)
+        assert names(tmp_path) == [Name(1, 7)]
+
     @pytest.mark.parametrize("other", [nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 2))])
     def test_what_does_not_fit_is_an_error(self, tmp_path: Path, other: nn.Module) -> None:
         with lockstep.checkpoint.of(model=nn.Linear(4, 2), folder=tmp_path) as state:
@@ -138,6 +163,21 @@ class TestTrouble:
                 pass
         assert ended.value.code == 75
         assert list((run / "checkpoints").iterdir()) == []
+
+    def test_a_newer_attempt_loses_nothing_that_it_may_be_about_to_read(self, tmp_path: Path) -> None:
+        asked: list[int] = []
+
+        def check() -> None:
+            asked.append(len(asked))
+            if len(asked) == 3:  # a newer attempt is claimed right behind the second rename
+                raise FencedError("attempt 2 has been claimed")
+
+        saver = Saver(tmp_path, keep=1, best=False, check=check, scores={})
+        for step in (1, 2):
+            saver.start(Name(1, step), 0.0, job=None, ranks=1, saved=0.0, score=None, tuning=None, state=None)
+            saver.wait()
+        assert names(tmp_path) == [Name(1, 2), Name(1, 1)]
+        assert saver.fenced is not None
 
     def test_what_no_checkpoint_holds_is_told_at_once(self, tmp_path: Path) -> None:
         with pytest.raises(lockstep.checkpoint.CheckpointError, match="samples is a list"):
@@ -194,14 +234,22 @@ class TestTold:
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 85), (signal.SIGTERM, 143)])
     def test_a_script_saves_and_ends_behind_the_step_after_it(self, tmp_path: Path, number: int, code: int) -> None:
+        told = tmp_path / "told"
         script = (
-            "import os, torch, lockstep\n"
+            "import atexit, os, signal, torch, lockstep\n"
+            # Told again while it ends, as by a launcher of which another rank has ended.
+            "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
             f"with lockstep.checkpoint.of(model=torch.nn.Linear(1, 1), folder={str(tmp_path)!r}) as state:\n"
             "    for step in state.steps(100):\n"
             f"        if step == 4: os.kill(os.getpid(), {int(number)})\n"
         )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | {FILE: str(told)}, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
         assert done.returncode == code, done.stderr
+        assert saved(told) == 6
+        assert noted(str(told)) == set()
         assert names(tmp_path) == [Name(1, 6)]
         assert "told to stop, behind step 6" in done.stderr
 

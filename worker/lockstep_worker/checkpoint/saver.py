@@ -114,7 +114,12 @@ class Saver:
         stays = folders.kept(self._scores, self._keep)
         gone = [one for one in self._scores if one not in stays]
         try:
+            if gone:
+                self._check()  # a newer attempt may be about to read them
             folders.remove(self._folder, gone)
+        except FencedError as error:
+            self.fenced = error
+            return
         except OSError as error:
             print(f"lockstep: an old checkpoint stays: {error}", file=sys.stderr, flush=True)
         for one in gone:

@@ -27,11 +27,12 @@ from lockstep_worker.checkpoint import randomness
 from lockstep_worker.checkpoint.errors import CheckpointError
 from lockstep_worker.checkpoint.file import Manifest, read, read_manifest
 from lockstep_worker.checkpoint.folder import Name
+from lockstep_worker.checkpoint.putting import put
 from lockstep_worker.checkpoint.ranks import Ranks
 from lockstep_worker.checkpoint.saver import Saver
 from lockstep_worker.checkpoint.settings import Settings
 from lockstep_worker.checkpoint.snapshot import memory_of, pack, unpack
-from lockstep_worker.checkpoint.told import Told
+from lockstep_worker.checkpoint.told import Told, note_saved
 from lockstep_worker.checkpoint.tree import flatten
 from lockstep_worker.claim import check_fence
 from lockstep_worker.errors import FencedError
@@ -154,22 +155,32 @@ class State:
             folders.remove_partials(folder)
             found = [[name.attempt, name.step] for name in folders.names(folder)]
         names = [Name(*pair) for pair in json.loads(self._ranks.gather(json.dumps(found).encode())[0])]
-        if self._run is None and names:
+        if names and (self._run is None or names[0].attempt >= self._attempt):
+            # Only in a folder that others use as well: ours are newer than theirs, and never of the same name.
             self._attempt = names[0].attempt + 1
+        refused: list[Name] = []
+        unread: str | None = None
         for name in names:
-            problem, found_here = "", None
+            problem, is_unread, found_here = "", False, None
             try:
                 found_here = self._read(folder / name.file)
             except CheckpointError as error:
-                problem = str(error)
-            problems = [one.decode() for one in self._ranks.gather(problem.encode())]
-            refused = next((one for one in problems if one), None)
-            if refused is None and found_here is not None:
+                problem, is_unread = str(error), isinstance(error.__cause__, OSError)
+            told = [json.loads(one) for one in self._ranks.gather(json.dumps([problem, is_unread]).encode())]
+            problem = next((said for said, _ in told if said), "")
+            if not problem and found_here is not None:
                 self._put_back(*found_here)
                 break
+            refused.append(name)
+            unread = unread or next((said for said, cannot in told if cannot), None)
             if self._ranks.rank == 0:
-                print(f"lockstep: not resumed from: {refused}", file=sys.stderr, flush=True)
+                print(f"lockstep: not resumed from: {problem}", file=sys.stderr, flush=True)
         else:
+            if unread is not None:
+                raise CheckpointError(
+                    f"{unread}; none of {len(names)} checkpoints in {folder} can be used, and to begin anew would be "
+                    "to lose them: start again where all nodes can read them, or remove them"
+                )
             if names and self._ranks.rank == 0:
                 print(
                     f"lockstep: none of {len(names)} checkpoints in {folder} can be used, so the training begins anew; "
@@ -181,26 +192,31 @@ class State:
                 keep=self._settings.keep,
                 best=self._settings.best,
                 check=self._check,
-                scores=self._scores(folder, names),
+                scores=self._scores(folder, [name for name in names if name not in refused]),
             )
 
     def _read(self, path: Path) -> tuple[Manifest, Any]:
         manifest, state = read(path)
-        job = None if self._run is None else self._run.name
-        if manifest.job != job:
-            raise CheckpointError(f"{path} is of another training: of job {manifest.job}, and this is {job}")
+        if manifest.job != self._job:
+            raise CheckpointError(f"{path} is of another training: of job {manifest.job}, and this is {self._job}")
         if not isinstance(state, dict) or not {"objects", "own"} <= state.keys():
             raise CheckpointError(f"{path} has no state of a training")
         return manifest, state
 
+    @property
+    def _job(self) -> str | None:
+        return None if self._run is None else self._run.name
+
     def _scores(self, folder: Path, names: list[Name]) -> dict[Name, float | None]:
-        """Of the checkpoints that can be read; the others are nobody's to remove."""
+        """Of this job's checkpoints that can be read; others are not its to remove, and never push one of its out."""
         scores: dict[Name, float | None] = {}
         for name in names:
             try:
-                scores[name] = read_manifest(folder / name.file).score
+                manifest = read_manifest(folder / name.file)
             except CheckpointError:
-                continue  # said when it was refused, or older than what was taken
+                continue  # older than what was taken
+            if manifest.job == self._job:
+                scores[name] = manifest.score
         known = [score for score in scores.values() if score is not None]
         self._best = max(known, default=None)
         return scores
@@ -213,13 +229,8 @@ class State:
                 f"resumed with {', '.join(sorted(self._things))}"
             )
         for name, thing in self._things.items():
-            # A module copies; others would keep the memory of the whole file alive by a part of it.
-            loaded = objects[name] if isinstance(thing, nn.Module) else _cloned(objects[name])
             try:
-                if isinstance(thing, torch.optim.Optimizer):
-                    _load(thing, loaded)
-                else:
-                    thing.load_state_dict(loaded)
+                put(thing, objects[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise CheckpointError(f"the checkpoint of step {manifest.step} does not fit {name}: {error}") from error
         said = f"goes on from the checkpoint of step {manifest.step}, saved by attempt {manifest.attempt}"
@@ -286,7 +297,7 @@ class State:
             self._saver.start(
                 Name(self._attempt, self.step),
                 time.perf_counter() - began,
-                job=None if self._run is None else self._run.name,
+                job=self._job,
                 ranks=self._ranks.size,
                 saved=time.time(),
                 score=score,
@@ -348,10 +359,13 @@ class State:
             self._heed_the_fence()
         last = self._saver.last if self._saver is not None else None
         told = self._ranks.gather(str(last.step).encode() if last is not None else b"")[0].decode()
-        self._leave()
+        if self._told is not None:
+            self._told.ignore()
         if self._ranks.rank == 0:
             saved = f"what it goes on from is step {told}" if told else "it has saved nothing"
             print(f"lockstep: told to stop, behind step {self.step}; {saved}", file=sys.stderr, flush=True)
+        if told:
+            note_saved(int(told))
         if not goes_on:
             raise SystemExit(128 + signal.SIGTERM)
         # What saved nothing would be put back into the queue again and again, and never come further.
@@ -362,27 +376,3 @@ class State:
             self._saver.wait()
         if self._told is not None:
             self._told.leave()
-
-
-def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Puts an optimizer's state back, into the very groups that it has.
-
-    torch (2.13) would make new ones, and a scheduler that was made for the optimizer inside a distributed one would
-    go on to set the learning rate of the old ones.
-    """
-    groups = optimizer.param_groups
-    optimizer.load_state_dict(state)
-    for group, loaded in zip(groups, optimizer.param_groups):  # noqa: B905 - Python 3.9
-        group.clear()
-        group.update(loaded)
-    optimizer.param_groups = groups
-
-
-def _cloned(state: Any) -> Any:  # noqa: ANN401 - a nested state
-    if isinstance(state, Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: _cloned(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(_cloned(one) for one in state)
-    return state
