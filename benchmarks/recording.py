@@ -12,9 +12,6 @@ when every step's record is in the spool with every name.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,9 +21,8 @@ import torch
 from torch import nn
 
 from benchmarks.report import Row, paired, publish
+from benchmarks.spooled import spooled
 from lockstep.reporter import Reporter
-from lockstep_slurm.job.identity import new_job_id
-from lockstep_slurm.job.rundir import make_run_directory, spool_files
 from lockstep_worker.gradients.buffers import Buffers, size_of
 from lockstep_worker.gradients.counters import Counters
 from lockstep_worker.gradients.pieces import lay_out
@@ -100,28 +96,12 @@ def cpu_seconds_per_step(reporter: Reporter, counted: Counted, statistics: Stati
 def measure(rounds: int) -> Row:
     """The one row."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="lockstep-benchmark-") as name:
-        folder = Path(name)
-        run = make_run_directory(folder, new_job_id(), "{}", "", by_hand=True)
-        address = folder / "writer"
-        writer = subprocess.Popen(
-            [sys.executable, "-m", "lockstep_worker.writer", "--run", str(run), "--attempt", "1", "--node", "n",
-             "--socket", str(address)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert writer.stdin is not None
-        assert writer.stdout is not None
-        writer.stdout.readline()  # "ready"
-        reporter, counted = Reporter(str(address), rank=0, start={}), Counted()
+    with tempfile.TemporaryDirectory(prefix="lockstep-benchmark-") as name, spooled(Path(name)) as (reporter, found):
+        counted = Counted()
         statistics = Statistics(counted)
         ours = [
             1e6 * cpu_seconds_per_step(reporter, counted, statistics, number * STEPS + 1) for number in range(rounds)
         ]
-        reporter.close(5)
-        writer.stdin.write(b"end\n")
-        writer.stdin.close()
-        writer.wait(60)
-        found = [json.loads(line) for file in spool_files(run, 1) for line in file.read_text().splitlines()]
     steps = [one for one in found if one["kind"] == "step"]
     return paired(
         case=f"a step of {STEP * 1000:.0f} ms, {RANKS} ranks, {PIECES} pieces",

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.report import Row, paired, publish
-from lockstep.reporter import Reporter
-from lockstep_slurm.job.identity import new_job_id
-from lockstep_slurm.job.rundir import make_run_directory, spool_files
+from benchmarks.spooled import spooled
 
 CALLS = 500
 PAUSE = 0.001
@@ -55,23 +51,11 @@ def microseconds_per_call(call: Callable[[int], None], pause: float) -> float:
 
 def measure(case: str, pause: float, rounds: int) -> Row:
     """One case: ``rounds`` pairs, the order swapped in every other pair."""
+    ours: list[float] = []
+    peer: list[float] = []
     with tempfile.TemporaryDirectory(prefix="lockstep-benchmark-") as name:
-        folder = Path(name)
-        run = make_run_directory(folder, new_job_id(), "{}", "", by_hand=True)
-        address = folder / "writer"
-        writer = subprocess.Popen(
-            [sys.executable, "-m", "lockstep_worker.writer", "--run", str(run), "--attempt", "1", "--node", "n",
-             "--socket", str(address)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert writer.stdin is not None
-        assert writer.stdout is not None
-        writer.stdout.readline()  # "ready"
-        reporter = Reporter(str(address), rank=0, start={})
-        lines = folder / "peer.jsonl"
-        ours: list[float] = []
-        peer: list[float] = []
-        with lines.open("w", encoding="utf-8") as file:
+        lines = Path(name) / "peer.jsonl"
+        with spooled(Path(name)) as (reporter, found), lines.open("w", encoding="utf-8") as file:
 
             def write(step: int) -> None:
                 record = {"rank": 0, "time": time.time(), "kind": "step", "step": step, "values": values(step)}
@@ -85,11 +69,7 @@ def measure(case: str, pause: float, rounds: int) -> Row:
                 pair = [(ours, report), (peer, write)]
                 for figures, call in pair if number % 2 else reversed(pair):
                     figures.append(microseconds_per_call(call, pause))
-        reporter.close(5)
-        writer.stdin.write(b"end\n")
-        writer.stdin.close()
-        writer.wait(60)
-        kinds = [json.loads(line)["kind"] for file in spool_files(run, 1) for line in file.read_text().splitlines()]
+        kinds = [one["kind"] for one in found]
         sent = rounds * CALLS
         valid = kinds.count("step") == sent == len(lines.read_text().splitlines()) and "gap" not in kinds
     return paired(
