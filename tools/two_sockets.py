@@ -163,14 +163,17 @@ def archive(entries: list[tuple[str, int, bytes]]) -> bytes:
     return bytes(out)
 
 
-def arguments(shape: Shape, folder: Path, *, console: str) -> list[str]:
+def arguments(shape: Shape, folder: Path, *, console: str, one_thread: bool = False) -> list[str]:
     """QEMU's command line for this machine; ``folder`` has its sockets and files, ``console`` is a chardev.
+
+    ``one_thread``: all CPUs are emulated in one thread, one after another.
 
     pxb-pcie: a PCI bridge that says in which NUMA domain it is; vmxnet3: of the cards in Debian's cloud kernel one
     whose device says so itself (a virtio card is behind a device of its own). Shared memory: virtiofsd reads there.
     """
     per_node = shape.cpus // shape.sockets
-    argv = [QEMU, "-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", CPU, "-nodefaults", "-display", "none"]
+    accelerator = "tcg,thread=single" if one_thread else "tcg,thread=multi"
+    argv = [QEMU, "-accel", accelerator, "-machine", "q35", "-cpu", CPU, "-nodefaults", "-display", "none"]
     argv += ["-no-reboot", "-monitor", "none", "-chardev", console, "-serial", "chardev:console"]
     argv += ["-m", str(shape.sockets * MEMORY)]
     argv += ["-smp", f"{shape.cpus},sockets={shape.sockets},cores={shape.cores},threads={shape.threads}"]
@@ -184,13 +187,13 @@ def arguments(shape: Shape, folder: Path, *, console: str) -> list[str]:
     argv += ["-device", "virtserialport,chardev=results,name=results"]
     argv += ["-device", "pxb-pcie,id=far,bus=pcie.0,bus_nr=128,numa_node=1"]
     argv += ["-device", "ioh3420,id=farport,bus=far,chassis=1,slot=1", "-device", "vmxnet3,bus=farport"]
-    command = f"console=ttyS0 quiet panic=-1 mitigations=off lockstep.start={folder}/start.sh"
+    command = f"console=ttyS0 earlyprintk=ttyS0,115200 quiet panic=-1 mitigations=off lockstep.start={folder}/start.sh"
     return [*argv, "-kernel", str(home() / "vmlinuz"), "-initrd", str(home() / "initramfs"), "-append", command]
 
 
 @contextlib.contextmanager
 def booted(
-    shape: Shape, folder: Path, program: Path, *, interactive: bool = False
+    shape: Shape, folder: Path, program: Path, *, interactive: bool = False, one_thread: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The machine's QEMU, running ``program`` as root once its Slurm is up, then off by itself; killed at the end.
 
@@ -211,7 +214,7 @@ def booted(
         _wait_for(folder / "files.sock", server, folder / "files.log")
         own = None if interactive else subprocess.DEVNULL
         words = None if interactive else log
-        argv = arguments(shape, folder, console=console)
+        argv = arguments(shape, folder, console=console, one_thread=one_thread)
         yield ends.enter_context(_ended(subprocess.Popen(argv, stdin=own, stdout=words, stderr=words)))
 
 

@@ -12,8 +12,8 @@ from support import emulated
 from support.emulated import Case, Result
 
 HERE = Path(__file__).parent
-LIMIT = 900
-"""Seconds for one test: the machine may have to be booted twice, and the case may be its last."""
+LIMIT = 1500
+"""Seconds for one test: the machine may have to be booted several times, and the case may be its last."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

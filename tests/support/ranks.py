@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lockstep_slurm.job.rundir import spool_files
 
@@ -44,9 +48,21 @@ class Launched(Left):
                 env=environment,
             )
 
-    def wait(self, seconds: float = 120) -> int:
-        """The exit code."""
-        return self.process.wait(seconds)
+    def wait(self, seconds: float = 240) -> int:
+        """The exit code; where none comes in that time, the test fails with the stacks of what it trains."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            left = processes_of(self.run)
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    if " lockstep_worker." not in process:
+                        os.kill(int(process.partition(":")[0]), signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(30)
+            self.process.kill()
+            self.process.wait()
+            pytest.fail("\n".join([f"it had not ended after {seconds} s:", *left, self.text]))
 
     @property
     def text(self) -> str:
@@ -55,7 +71,7 @@ class Launched(Left):
 
 
 def processes_of(run: Path) -> list[str]:
-    """What still runs for a run directory, by command line or environment, as text for a failing test."""
+    """What still runs for a run directory, by command line or environment, as ``<pid>: <command>``."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and int(folder.name) != os.getpid():
@@ -64,13 +80,14 @@ def processes_of(run: Path) -> list[str]:
             except OSError:
                 continue
             if run.name.encode() in command or f"LOCKSTEP_RUN={run}".encode() in environment:
-                found.append(f"{folder.name}: {command.replace(bytes(1), b' ').decode()}")
+                found.append(f"{folder.name}: {command.replace(bytes(1), b' ').decode(errors='replace')}")
     return found
 
 
 def base_environment() -> dict[str, str]:
-    """This process's environment without what a launcher reads."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "LOCKSTEP_", "OMP_"))}
+    """This process's environment without what a launcher reads; a Python that is aborted says where it was."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "LOCKSTEP_", "OMP_"))}
+    return {**own, "PYTHONFAULTHANDLER": "1"}
 
 
 def task(

@@ -59,6 +59,16 @@ def test_both_shapes_have_8_cpus_on_2_domains_and_a_card_at_the_second(shape: tw
     assert "pxb-pcie,id=far,bus=pcie.0,bus_nr=128,numa_node=1" in line
 
 
+def test_all_cpus_in_one_thread_are_the_same_machine() -> None:
+    many, one = (
+        two_sockets.arguments(two_sockets.WITH_SMT, Path("/there"), console="null,id=console", one_thread=alone)
+        for alone in (False, True)
+    )
+    assert [(was, now) for was, now in zip(many, one, strict=True) if was != now] == [
+        ("tcg,thread=multi", "tcg,thread=single")
+    ]
+
+
 def test_what_decides_the_kernel_decides_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path))
     before = two_sockets.home()

@@ -25,7 +25,7 @@ def losses(folder: Path, script: str) -> tuple[list[Any], list[str]]:
     run = make_run_directory(folder / "runs", new_job_id(), spec.model_dump_json(), "#!/bin/bash\n", by_hand=True)
     launched = Launched(run, ["--local-ranks", "2"], base_environment())
     try:
-        assert launched.wait(120) == 0, launched.text
+        assert launched.wait() == 0, launched.text
     finally:
         if launched.process.poll() is None:
             launched.process.kill()
