@@ -40,6 +40,7 @@ def test_what_races_is_not_run_again() -> None:
     assert again("tests/worker/test_births.py::test_x")
     assert again("tests/end_to_end/test_hosts.py::test_x")
     assert not again("tests/worker/gradients/test_gradients.py::test_two_ranks[sleeps]")
+    assert again("tests/worker/gradients/test_example.py::test_x")
     assert not again("tests/end_to_end/test_faults.py::test_every_submission_trains_exactly_once_whatever_goes_wrong")
     assert not again("tests/placement/test_plan.py::test_x")
 
