@@ -99,6 +99,8 @@ def test_jobs_come_after_one_another_and_a_held_one_when_it_is_released(lockstep
     ends = [json.dumps(lockstep.job(job)["ended_at"]) for job in (first, second, third)]
     assert ends[0] <= starts[1]
     assert ends[1] <= starts[2]
+    refused = lockstep.run("rerun", first, "--from", "last")
+    assert (refused.returncode, "the job has no checkpoint in" in refused.stderr) == (2, True)
 
 
 def test_what_comes_after_a_job_that_is_cancelled_never_starts(lockstep: Lockstep, short: Path, long: Path) -> None:

@@ -64,6 +64,13 @@ def test_every_example_is_a_valid_spec() -> None:
             "environment.container.image",
             "which is relative",
         ),
+        (GOOD + '[checkpoint]\nresume_step = "best"\n', "checkpoint", "without resume_from"),
+        (
+            GOOD + '[checkpoint]\nresume_step = "newest"\n',
+            "checkpoint.resume_step",
+            'neither "last" nor "best" nor a step',
+        ),
+        (GOOD + "[checkpoint]\nresume_step = 0\n", "checkpoint.resume_step", "0 is neither"),
         ("x = = 1\n", "", "not valid TOML"),
         (b'name = "\xff"\n', "", "not UTF-8: byte 0xff in line 1"),
     ],
@@ -96,8 +103,11 @@ def test_relative_paths_are_of_the_files_folder(tmp_path: Path) -> None:
 
 def test_relative_paths_of_data_and_models_are_of_the_files_folder_and_a_nodes_disk_has_none(tmp_path: Path) -> None:
     text = '[training]\nmodel = "small:build"\nmodel_path = "."\ndata = "images"\ndata_path = "patches"\nstage = '
-    (tmp_path / "job.toml").write_text(text + '"/local"\n')
-    training = read(tmp_path / "job.toml").training
+    (tmp_path / "job.toml").write_text(text + '"/local"\n[checkpoint]\nresume_from = "old"\n')
+    spec = read(tmp_path / "job.toml")
+    training = spec.training
+    assert spec.checkpoint is not None
+    assert spec.checkpoint.resume_from == f"{tmp_path}/old"
     assert (training.model_path, training.data_path, training.stage) == (f"{tmp_path}", f"{tmp_path}/patches", "/local")
     (tmp_path / "job.toml").write_text(text + "true\n")
     assert read(tmp_path / "job.toml").training.stage is True

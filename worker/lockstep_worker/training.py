@@ -93,7 +93,7 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
     state = of_recipe(model=model, optimizer=optimizer, position=position)
     resumed_at, total = state.step, state.step + position.left(samples.train, recipe, ranks)
     steps, step = state.steps(total), state.step - 1
-    lockstep.report(kind="start", steps=total)
+    begin(recipe, state.step, total)
     tell(recipe, samples, folder)
     if ranks > 1:
         report_isolation(model)
@@ -146,6 +146,13 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
         step=state.step, kind="end", parameters_sha256=digest, steps=state.step, samples=trained, seconds=seconds,
         samples_per_s=trained / seconds, **numbers_of_broken(samples),
     )  # fmt: skip
+
+
+def begin(recipe: Recipe, step: int, total: int) -> None:
+    """Tells what is planned: steps up to ``total``, of which ``step`` are done."""
+    lockstep.report(kind="start", steps=total)
+    if step == total and hvd.rank() == 0:
+        print(f"all of training.epochs, {recipe.epochs}, are trained already: nothing is left to do", flush=True)
 
 
 def distributed(recipe: Recipe, model: nn.Module) -> Any:  # noqa: ANN401 - each is of a class of its own

@@ -7,37 +7,48 @@ has not heard of is held by not being submitted.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from lockstep_service.boundary import Application
-from lockstep_service.errors import ConflictError
+from lockstep_service.errors import ConflictError, InvalidError
 from lockstep_service.jobs import following, repository, service, view
 from lockstep_service.jobs.following import Following
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.jobs.schemas import Job
 from lockstep_service.problems import invalid
 from lockstep_service.tables import JobRow
+from lockstep_slurm.job.rundir import saved_steps
 from lockstep_slurm.job.script import spec_of
 from lockstep_slurm.job.spec import JobSpec
 
+_STEPS_LISTED = 20
 HELD = "It is held and not submitted; release it to let it start"
 
 
 def rerun(
-    app: Application, job_id: str, changes: Mapping[str, Any] | None, after: Following | None = None
+    app: Application,
+    job_id: str,
+    changes: Mapping[str, Any] | None,
+    after: Following | None = None,
+    from_checkpoint: str | None = None,
 ) -> tuple[JobSpec, service.Origin]:
     """What to submit to run a job again: exactly, or with ``changes``, a merge patch of its spec (RFC 7396).
 
     Exactly means by the very spec that its ranks had, with what the site filled in then; with changes, the site fills
-    in anew. ``NotFoundError`` where there is no such job, ``InvalidError`` where the changed spec is none.
+    in anew. ``from_checkpoint`` (``last``, ``best``, or a step) is such a change: by it the new job goes on from that
+    checkpoint of the old one. ``NotFoundError`` where there is no such job, ``InvalidError`` where the changed spec is
+    none, or there is no such checkpoint.
     """
     # Not in the request's own transaction, which begins after the cluster was asked: SQLite has one writer.
     with app.database.reading() as session:
         row = service.existing(session, job_id)
+    if from_checkpoint is not None:
+        changes = merged(changes or {}, {"checkpoint": _goes_on_from(Path(row.run_dir), from_checkpoint)})
     if not changes:
         carried = None if row.by_hand else spec_of(row.script)
         effective = JobSpec.model_validate_json(carried) if carried is not None else None
@@ -47,6 +58,26 @@ def rerun(
     except ValidationError as error:
         raise invalid(error.errors(include_url=False)) from None
     return spec, service.Origin(after, rerun_of=row.id)
+
+
+def _goes_on_from(run: Path, which: str) -> dict[str, Any]:
+    """The spec's keys for it. Which checkpoint is the last or the best one is found when the new job starts."""
+    try:
+        steps = saved_steps(run)
+    except OSError as error:
+        raise InvalidError.at(
+            "from", f"the checkpoints of the job, in {run}, cannot be read: {error.strerror}", which
+        ) from None
+    if not steps:
+        raise InvalidError.at("from", f"the job has no checkpoint in {run}; rerun it without `from`", which)
+    step = int(which) if which.isdecimal() else None
+    if step is not None and step not in steps:
+        raise InvalidError.at("from", f"the job has no checkpoint of step {step}; it has {_listed(steps)}", which)
+    return {"resume_from": str(run), "resume_step": which if step is None else step}
+
+
+def _listed(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps)) if len(steps) <= _STEPS_LISTED else f"{len(steps)} from {steps[0]} to {steps[-1]}"
 
 
 def merged(document: Any, changes: Any) -> Any:  # noqa: ANN401 - JSON

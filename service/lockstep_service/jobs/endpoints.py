@@ -160,14 +160,24 @@ def rerun_job(
     id: JobId,  # noqa: A002
     after: After,
     *,
+    from_checkpoint: Annotated[
+        str | None,
+        Query(
+            alias="from",
+            pattern="^(last|best|[0-9]{1,18})$",
+            description="The new job goes on from this checkpoint of the old one: its last, that of its best "
+            "evaluation, or that of a step",
+            examples=["last"],
+        ),
+    ] = None,
     changes: Annotated[
         dict[str, Any] | None,
         Body(description="What is to be different: a merge patch of the spec (RFC 7396), in which null removes a key"),
     ] = None,
     idempotency_key: Key = None,
 ) -> Response:
-    """Submits a job's spec again, as a new job: exactly as it was, or with changes."""
-    spec, origin = control.rerun(app, id, changes, after)
+    """Submits a job's spec again, as a new job: exactly as it was, or with changes; anew, or from a checkpoint."""
+    spec, origin = control.rerun(app, id, changes, after, from_checkpoint)
     return _created(service.store(app, spec, idempotency_key, origin))
 
 

@@ -27,19 +27,28 @@ def rerun(
     unset: Annotated[
         list[str] | None, typer.Option("--unset", metavar="KEY", help="Leave a key out, such as resources.time.")
     ] = None,
+    from_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STEP|best|last", help="Go on from this checkpoint of the job, in place of anew."
+        ),
+    ] = None,
     watch: WatchOption = False,
     key: KeyOption = None,
     after: AfterOption = None,
     after_any: AfterAnyOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit a job's spec again as a new job: exactly as it was, or with --set and --unset."""
+    """Submit a job's spec again as a new job: exactly as it was, or changed; anew, or from one of its checkpoints."""
     from lockstep_slurm.job.file import changes
 
     wanted = changes(settings or (), unset or ())
     with Api() as api:
         path = f"/jobs/{api.job_id(job)}/rerun"
-        submit_to(api, path, wanted, watch=watch, key=key, after=(after, after_any), as_json=as_json)
+        submit_to(
+            api, path, wanted, watch=watch, key=key, after=(after, after_any), as_json=as_json,
+            from_checkpoint=from_checkpoint,
+        )  # fmt: skip
 
 
 def hold(job: JobArgument, *, as_json: JsonOption = False) -> None:

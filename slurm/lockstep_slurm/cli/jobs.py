@@ -66,10 +66,13 @@ def submit_to(
     key: str | None,
     after: tuple[str | None, bool],
     as_json: bool,
+    from_checkpoint: str | None = None,
 ) -> None:
     """Makes a job by ``POST path`` and says so, or follows it; ``after``: what ``--after`` and ``--after-any`` said."""
     before, any_end = after
     query = _follows(api, before, any_end=any_end)
+    if from_checkpoint is not None:
+        query["from"] = from_checkpoint
     job = api.post(path, body, {"Idempotency-Key": key} if key else None, **query)
     errors.print(
         f"{job['name']} {job['id']} accepted; {api.address.url}/jobs/{job['id']}", markup=False, soft_wrap=True

@@ -17,6 +17,7 @@ SIZE_LIMIT = 1 << 20
 _PATHS = (
     "training.script",
     "training.data_path",
+    "checkpoint.resume_from",
     "training.model_path",
     "environment.venv",
     "environment.conda",

@@ -33,6 +33,8 @@ _LONGEST_DOCUMENT = 1 << 20
 _START_NAME = re.compile(r"start-([0-9]{1,18})-([0-9]{1,9})\.txt")
 _CLAIM_NAME = re.compile(r"[0-9]{6}\.json")
 _ATTEMPT_NAME = re.compile(r"[1-9][0-9]{0,9}")
+CHECKPOINT_NAME = re.compile(r"step-([0-9]{9,18})-attempt-([1-9][0-9]{0,9})\.lockstep")
+"""A whole checkpoint: the steps completed, and the attempt that saved it."""
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -234,6 +236,15 @@ def spool_files(run: Path, attempt: int) -> list[Path]:
 def open_spool(file: Path) -> BinaryIO:
     """The spool that ``spool_file`` or ``spool_files`` named, for reading; raises as ``beneath.open_file``."""
     return beneath.open_file(file.parents[2], "spool", file.parent.name, file.name)
+
+
+def saved_steps(run: Path) -> list[int]:
+    """The steps of which there are checkpoints, in order; none where no attempt has saved one."""
+    try:
+        names = beneath.names_in(run, "checkpoints")
+    except FileNotFoundError:
+        return []
+    return sorted({int(found[1]) for name in names if (found := CHECKPOINT_NAME.fullmatch(name))})
 
 
 def spool_attempts(run: Path) -> list[int]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Literal
 
-from lockstep_slurm.job.fields import Section
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+
+from lockstep_slurm.job.fields import AbsolutePath, Section
 
 _MARGIN = 30
 """Seconds by which Slurm is early or late with a limit and with the signal before it (man sbatch, 22.05)."""
+
+
+def _which(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    """One sentence for a value that is none of the three, in place of one for each."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(f'{value!r} is neither "last" nor "best" nor a step, a whole number from 1 on') from None
 
 
 class Checkpoint(Section):
@@ -30,6 +40,20 @@ class Checkpoint(Section):
         description="So long before its time limit, give or take 30 s, a job is told to save and to go back into the "
         "queue: three steps and one save have to fit",
     )
+    resume_from: AbsolutePath | None = Field(
+        None,
+        description="Where another job's checkpoints are, from which this one goes on: its run directory, their folder "
+        "or one file",
+    )
+    resume_step: Annotated[
+        Literal["last", "best"] | Annotated[int, Field(ge=1, strict=True)] | None, WrapValidator(_which)
+    ] = Field(None, description="Which of them: the last (the default), that of the best evaluation, or that of a step")
+
+    @model_validator(mode="after")
+    def _a_step_is_of_something(self) -> Checkpoint:
+        if self.resume_step is not None and self.resume_from is None:
+            raise ValueError("resume_step is set without resume_from; say where that checkpoint is")
+        return self
 
 
 def seconds_of(limit: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -100,6 +101,39 @@ class TestRerunJob:
         before = json.dumps(document)
         assert merged(document, changes) == result
         assert json.dumps(document) == before
+
+
+class TestRerunFromACheckpoint:
+    @pytest.fixture
+    def saved(self, api: TestClient, job: Json) -> Json:
+        """The job, with two checkpoints in its run directory; only their names are looked at."""
+        folder = Path(get(api, job)["run_dir"]) / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("step-000000050-attempt-1.lockstep", "step-000000100-attempt-2.lockstep", ".x.partial"):
+            (folder / name).touch()
+        return job
+
+    @pytest.mark.parametrize(("which", "step"), [("last", "last"), ("best", "best"), ("50", 50)])
+    def test_the_new_spec_names_it(self, api: TestClient, saved: Json, which: str, step: object) -> None:
+        again = post(api, f"/{saved['id']}/rerun", params={"from": which}, json={"checkpoint": {"keep": 5}})
+        found = again["spec"]["checkpoint"]
+        assert (found["resume_from"], found["resume_step"]) == (get(api, saved)["run_dir"], step)
+        assert (found["keep"], again["rerun_of"]) == (5, saved["id"])
+        assert '"resume_from"' in api.get(f"{URL}/{again['id']}/script").text
+
+    @pytest.mark.parametrize(
+        ("which", "words"), [("70", "no checkpoint of step 70; it has 50, 100"), ("newest", "last"), ("-1", "last")]
+    )
+    def test_one_that_there_is_not(self, api: TestClient, saved: Json, which: str, words: str) -> None:
+        answer = api.post(f"{URL}/{saved['id']}/rerun", params={"from": which})
+        assert answer.status_code == 422
+        assert words in answer.text
+        assert len(api.get(URL).json()["items"]) == 1
+
+    def test_a_job_that_has_saved_nothing(self, api: TestClient, job: Json) -> None:
+        answer = api.post(f"{URL}/{job['id']}/rerun", params={"from": "last"})
+        assert answer.status_code == 422
+        assert "the job has no checkpoint" in answer.json()["errors"][0]["message"]
 
 
 class TestAfter:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lockstep_slurm.job.rundir import CHECKPOINT_NAME
+
 SUFFIX = ".lockstep"
-_NAME = re.compile(r"step-([0-9]{9,18})-attempt-([1-9][0-9]{0,9})\.lockstep")
 _PARTIAL = re.compile(r"\.step-[0-9]+-attempt-[0-9]+\.lockstep\.[0-9a-f]+\.partial")
 
 
@@ -30,7 +31,7 @@ class Name:
     @classmethod
     def parse(cls, file: str) -> Name | None:
         """The inverse of ``file``; None for another's."""
-        found = _NAME.fullmatch(file)
+        found = CHECKPOINT_NAME.fullmatch(file)
         return cls(int(found[2]), int(found[1])) if found else None
 
 

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lockstep_worker.checkpoint.errors import CheckpointError
 from lockstep_worker.checkpoint.file import read_manifest
 from lockstep_worker.checkpoint.folder import names
+from lockstep_worker.checkpoint.origin import FOLDER, Origin
 from lockstep_worker.checkpoint.ranks import Alone, all_ranks
 from lockstep_worker.checkpoint.settings import Settings, section_of_this_run, settings
 from lockstep_worker.checkpoint.state import State
@@ -49,14 +52,26 @@ def of(
         return State(things, Alone(), None, chosen)
     where = _where(folder, run)
     where.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return State(things, all_ranks(), where.absolute(), chosen)
+    return State(things, all_ranks(), where.absolute(), chosen, Origin.of_this_run())
 
 
 def of_recipe(**things: Any) -> State:  # noqa: ANN401
-    """The same for a built-in recipe: saved only where the job's spec has a ``checkpoint`` section."""
+    """The same for a built-in recipe: saved only where the job's spec has a ``checkpoint`` section.
+
+    What the spec says of the optimizer counts, whatever was saved: it may be another job's that goes on.
+    """
     if section_of_this_run() is None:
         return State(things, Alone(), None, Settings())
-    return of(**things)
+    optimizers = [one for one in things.values() if isinstance(one, torch.optim.Optimizer)]
+    said = [
+        (group, {name: value for name, value in group.items() if name != "params"})
+        for one in optimizers
+        for group in one.param_groups
+    ]
+    state = of(**things)
+    for group, options in said:
+        group.update(options)
+    return state
 
 
 def tuning(*, folder: str | os.PathLike[str] | None = None) -> dict[str, Any] | None:
@@ -78,4 +93,4 @@ def tuning(*, folder: str | os.PathLike[str] | None = None) -> dict[str, Any] | 
 
 
 def _where(folder: str | os.PathLike[str] | None, run: str | None) -> Path:
-    return Path(folder) if folder is not None else Path(run or "") / "checkpoints"
+    return Path(folder) if folder is not None else Path(run or "") / FOLDER

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,8 @@ from lockstep_worker.checkpoint import randomness
 from lockstep_worker.checkpoint.errors import CheckpointError
 from lockstep_worker.checkpoint.file import Manifest, read, read_manifest
 from lockstep_worker.checkpoint.folder import Name
-from lockstep_worker.checkpoint.putting import put
+from lockstep_worker.checkpoint.origin import Origin
+from lockstep_worker.checkpoint.putting import misfit, put
 from lockstep_worker.checkpoint.ranks import Ranks
 from lockstep_worker.checkpoint.saver import Saver
 from lockstep_worker.checkpoint.settings import Settings
@@ -45,7 +46,14 @@ GO_ON_LATER, STOP, SAVE = range(3)
 class State:
     """A training's state; ``with`` it, or ``close()`` it. Made by ``lockstep.checkpoint.of``."""
 
-    def __init__(self, things: Mapping[str, Any], ranks: Ranks, folder: Path | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        things: Mapping[str, Any],
+        ranks: Ranks,
+        folder: Path | None,
+        settings: Settings,
+        origin: Origin | None = None,
+    ) -> None:
         self._generators = {name: one for name, one in things.items() if isinstance(one, torch.Generator)}
         self._things = {name: one for name, one in things.items() if name not in self._generators}
         for name, one in self._things.items():
@@ -77,7 +85,8 @@ class State:
         if folder is None:
             return
         flatten(self._objects())  # what cannot be saved is told before hours of training
-        self._resume(folder)
+        if not self._resume(folder) and origin is not None:
+            self._begin_from(origin)
         self._told = Told()
         self._ask()
 
@@ -148,8 +157,11 @@ class State:
 
     # -- going on ----------------------------------------------------------------------------------------------------
 
-    def _resume(self, folder: Path) -> None:
-        """Puts back the newest checkpoint that every rank can read; the saver knows all that can be."""
+    def _resume(self, folder: Path) -> bool:
+        """Puts back the newest checkpoint that every rank can read; the saver knows all that can be.
+
+        Returns whether there is one.
+        """
         found: list[list[int]] = []
         if self._ranks.rank == 0:
             folders.remove_partials(folder)
@@ -194,10 +206,38 @@ class State:
                 check=self._check,
                 scores=self._scores(folder, [name for name in names if name not in refused]),
             )
+        return self.resumed_at is not None
 
-    def _read(self, path: Path) -> tuple[Manifest, Any]:
+    def _begin_from(self, origin: Origin) -> None:
+        """Puts back another job's checkpoint, which rank 0 chooses. Raises ``CheckpointError`` on all ranks alike."""
+        chosen = self._told_by_rank_0(lambda: str(origin.file()))
+        found: list[tuple[Manifest, Any]] = []
+
+        def look() -> str:
+            found.append(self._read(Path(chosen), of_another=True))
+            return ""
+
+        self._agreed(look)
+        self._put_back(*found[0])
+
+    def _told_by_rank_0(self, ask: Callable[[], str]) -> str:
+        told = self._agreed(ask if self._ranks.rank == 0 else str)
+        return told[0]
+
+    def _agreed(self, ask: Callable[[], str]) -> list[str]:
+        """What each rank has to say; raises what the first of those said that failed, on all of them."""
+        try:
+            own = [ask(), ""]
+        except CheckpointError as error:
+            own = ["", str(error)]
+        every = [json.loads(one) for one in self._ranks.gather(json.dumps(own).encode())]
+        if problem := next((problem for _, problem in every if problem), None):
+            raise CheckpointError(problem)
+        return [said for said, _ in every]
+
+    def _read(self, path: Path, *, of_another: bool = False) -> tuple[Manifest, Any]:
         manifest, state = read(path)
-        if manifest.job != self._job:
+        if manifest.job != self._job and not of_another:
             raise CheckpointError(f"{path} is of another training: of job {manifest.job}, and this is {self._job}")
         if not isinstance(state, dict) or not {"objects", "own"} <= state.keys():
             raise CheckpointError(f"{path} has no state of a training")
@@ -232,8 +272,11 @@ class State:
             try:
                 put(thing, objects[name])
             except (RuntimeError, ValueError, KeyError) as error:
-                raise CheckpointError(f"the checkpoint of step {manifest.step} does not fit {name}: {error}") from error
+                why = misfit(thing, objects[name]) or error
+                raise CheckpointError(f"the checkpoint of step {manifest.step} does not fit {name}: {why}") from error
         said = f"goes on from the checkpoint of step {manifest.step}, saved by attempt {manifest.attempt}"
+        if manifest.job != self._job:
+            said += f" of job {manifest.job}"
         if manifest.ranks == self._ranks.size:
             own = unpack(state["own"][self._ranks.rank].numpy().tobytes())
             for name, buffers in own["buffers"].items():
