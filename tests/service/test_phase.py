@@ -79,6 +79,14 @@ def test_a_job_that_was_to_go_on_and_was_cancelled_in_the_queue_was_cancelled() 
     assert str(outcome("FAILED", (), None, stopped, grace_over=True).reason).startswith("It was told to stop.")
 
 
+def test_that_slurm_found_it_out_of_memory_is_not_hidden_by_a_plain_sigkill() -> None:
+    found = outcome("OUT_OF_MEMORY", (), None, KILLED, grace_over=True)
+    assert found.reason == (
+        "It needed more memory than it was given; ask for more by resources.mem; "
+        "Rank 2 on node1 ended with signal 9; its log has the last words"
+    )
+
+
 def test_a_requeue_waits_again() -> None:
     assert outcome("NODE_FAIL", ("REQUEUED",), "BeginTime", None, grace_over=True).phase == "waiting"
 

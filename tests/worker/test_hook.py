@@ -28,6 +28,8 @@ class Trained:
 
     done: subprocess.CompletedProcess[str]
     heard: list[dict[str, Any]]
+    why: list[dict[str, Any]]
+    """What it said of its end."""
 
     def roles(self, look: int = 0) -> dict[str, list[str]]:
         """The masks of the threads at a look, by role."""
@@ -78,7 +80,8 @@ def train(tmp_path: Path) -> Train:
                     heard.append(json.loads(ours.recv(1 << 20)))
             except BlockingIOError:
                 pass
-        return Trained(done, heard)
+        why = [told["why"] for told in heard if "why" in told]
+        return Trained(done, [told for told in heard if "why" not in told], why)
 
     return run
 
@@ -107,6 +110,7 @@ class TestAScriptNoticesNothing:
             env=base_environment(), timeout=60,
         )  # fmt: skip
         assert (found.done.returncode, found.done.stderr) == (1, alone.stderr)
+        assert [(told["kind"], told["text"]) for told in found.why] == [("KeyError", "'mine'")]
         assert found.roles() == {"main": [f"{FIRST},{SECOND}" if SECOND != FIRST + 1 else f"{FIRST}-{SECOND}"]}
 
     def test_its_own_sitecustomize_is_loaded_and_is_the_one_that_is_imported(

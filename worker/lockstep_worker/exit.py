@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lockstep_slurm.job.rundir import Claim, Exit, as_json, exit_file, write_whole
 from lockstep_worker.claim import check_fence, link_whole
+from lockstep_worker.sentences import Words
 from lockstep_worker.world import World
 
 
@@ -63,6 +64,15 @@ def _message(world: World, returncode: int) -> str | None:
     if returncode > 0:
         return f"{who} ended with exit code {returncode}; its last words are in the log"
     return f"{who} was ended by {signal_name(-returncode)}"
+
+
+def raised(world: World, returncode: int, words: Words) -> str:
+    """The sentence on a training that ended by an exception of which nobody here knows more."""
+    who = f"rank {world.rank} on {world.node}"
+    what = f"{who} ended with exit code {returncode} ({words.sentence(who)})"
+    if returncode == 1 and world.size > 1:
+        return f"{what}; what is first in the log is the cause, maybe another rank's"
+    return f"{what}; its last words are in the log"
 
 
 def signal_name(number: int) -> str:

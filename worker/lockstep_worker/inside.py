@@ -17,10 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from lockstep_worker import births, imports, seen
+from lockstep_worker.sentences import Words
 
 STEPS = 3
 """Optimizer steps (or reported ones) after which threads are looked at again: loaders and pools are there by then."""
@@ -64,8 +65,26 @@ class Inside:
         watcher.watch("multiprocessing.util", after=self._wrap_workers)
         watcher.watch("lockstep", after=self._watch_reports)
         sys.meta_path.insert(0, watcher)
+        self._watch_errors()
         atexit.register(self._at_the_end)
         os.register_at_fork(after_in_child=self._leave)
+
+    def _watch_errors(self) -> None:
+        """What ends the script is told to the wrapper as well, whose exit record says why."""
+        before = sys.excepthook
+
+        @functools.wraps(before)
+        def raised(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            self.tell_why(error)
+            before(kind, error, trace)
+
+        sys.excepthook = raised
+
+    def tell_why(self, error: BaseException) -> None:
+        """Tells the wrapper what ends this training."""
+        if os.getpid() == self._pid:
+            with contextlib.suppress(Exception):  # it ends as it does, whether that is told or not
+                self._tell({"why": Words.of(error).document()})
 
     def _wrap_horovod(self, module: ModuleType) -> None:
         basics: Any = module.HorovodBasics
@@ -311,6 +330,17 @@ def _worked(tid: int) -> bytes:
         return b""  # or it has ended
 
 
+_eyes: Inside | None = None
+
+
 def begin(settings: str) -> None:
     """Opens the eyes of this process, by what the wrapper says (``proof.Proof.settings``)."""
-    Inside(json.loads(settings)).watch()
+    global _eyes  # noqa: PLW0603 - one a process
+    _eyes = Inside(json.loads(settings))
+    _eyes.watch()
+
+
+def tell_why(error: BaseException) -> None:
+    """For a training that ends itself by an exit code: its wrapper's exit record then says why."""
+    if _eyes is not None:
+        _eyes.tell_why(error)

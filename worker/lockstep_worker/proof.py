@@ -22,6 +22,7 @@ from lockstep_slurm.placement.verdict import DEVIATES
 from lockstep_worker import seen
 from lockstep_worker.births import MAIN, UNKNOWN
 from lockstep_worker.placing import Placed
+from lockstep_worker.sentences import Words
 from lockstep_worker.world import World
 
 PATIENCE = 60.0
@@ -60,6 +61,8 @@ class Proof:
         self._heard: set[str] = set()
         self._libraries: tuple[str, ...] = ()
         self._thread: threading.Thread | None = None
+        self.why: Words | None = None
+        """What the training said of its end."""
 
     def settings(self, parent: int) -> str:
         """What the hook in the training has to know, for its environment; ``parent`` is this process."""
@@ -123,6 +126,9 @@ class Proof:
     def _take(self, told: Mapping[str, Any]) -> None:
         if "trouble" in told:
             return  # the training has said it itself, in the log
+        if "why" in told:
+            self.why = Words.parse(told["why"])
+            return
         self._births.update({int(tid): (birth[0], birth[1]) for tid, birth in told["births"].items()})
         self._libraries = tuple(told.get("libraries", ()))
         threads = [Thread(tid, role, name, parse(cpus), last) for tid, role, name, cpus, last in told["threads"]]

@@ -18,11 +18,11 @@ from lockstep_slurm.job.bootstrap import python_module
 from lockstep_slurm.job.rundir import STOPPED, Claim
 from lockstep_slurm.placement import PlacementError, RankPlacement, TopologyError
 from lockstep_worker import exit as exit_record
-from lockstep_worker import links, memory
+from lockstep_worker import links, memory, sentences, shortage
 from lockstep_worker.beside import Beside
 from lockstep_worker.claim import claim, follow
 from lockstep_worker.environment import Meeting, for_mpi, training_environment
-from lockstep_worker.errors import FencedError, LinkError, MismatchError, WorkerError, WorldError
+from lockstep_worker.errors import DataError, FencedError, LinkError, MismatchError, WorkerError, WorldError
 from lockstep_worker.meeting import ANY_NETWORK, MeetingPlace, Network
 from lockstep_worker.node import leave_folder, node_folder
 from lockstep_worker.output import Output
@@ -30,6 +30,7 @@ from lockstep_worker.placing import Placed, bind, place, publish
 from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants
 from lockstep_worker.proof import Proof
 from lockstep_worker.sampling import ended, started
+from lockstep_worker.sentences import Words
 from lockstep_worker.stopping import Stopping
 from lockstep_worker.usage import cpu_seconds_of_children
 from lockstep_worker.world import World
@@ -37,7 +38,7 @@ from lockstep_worker.world import World
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 CAUSE_PATIENCE = 3.0
 """Seconds that a rank waits for another one that knows better why the attempt failed."""
-PERHAPS_A_CONSEQUENCE = frozenset({1, -signal.SIGABRT, -signal.SIGSEGV})
+PERHAPS_A_CONSEQUENCE = frozenset({1, DataError.code, -signal.SIGABRT, -signal.SIGSEGV})
 """Return codes of a training that may have ended because another rank did."""
 
 
@@ -57,6 +58,7 @@ class Rank:
         self._folder: Path | None = None
         self._cut: str | None = None
         self._mismatch: str | None = None
+        self._kills = shortage.Kills(None, None)
 
     def execute(self) -> int:
         """Trains, and returns the exit code: the training's own, or 128 + the signal that ended it.
@@ -107,6 +109,7 @@ class Rank:
         if patterns or not self.world.labelled:
             self._beside.output = Output(b"" if self.world.labelled else b"%d: " % self.world.rank)
         before = cpu_seconds_of_children()
+        self._kills = shortage.counted()
         proof = Proof(self.world, placed, self.spec, self._beside.tell, self._misplaced)
         if self.world.local_rank == 0:
             proof.tell_placement(placed.document(own, self.world))
@@ -119,7 +122,7 @@ class Rank:
             self._end_training()  # before there was a training to end
         returncode = training.wait()
         proof.finish()
-        returncode = self._why(own, returncode)
+        returncode = self._why(own, returncode, proof.why)
         end_descendants(spared=self._beside.pids())
         self._beside.tell(ended(cpu_seconds_of_children() - before), "the use of CPUs")
         return returncode
@@ -172,7 +175,7 @@ class Rank:
         proof.start(self._training.pid)
         return self._training
 
-    def _why(self, own: Claim, returncode: int) -> int:
+    def _why(self, own: Claim, returncode: int, words: Words | None) -> int:
         """What is to be said of how the training ended: another code than its own where we ended it."""
         place = self._beside.place
         if self._cut is not None and returncode != 0:
@@ -184,9 +187,26 @@ class Rank:
         # Where the rendezvous refused it, Horovod 0.28.1 aborts. A rank that was told to end has no time to ask.
         elif (returncode > 0 or returncode == -signal.SIGABRT) and place is not None:
             self._finding = place.finding()
+        if returncode not in {0, STOPPED} and self._finding is None:
+            self._finding = self._shortage(returncode, words)
         if returncode in PERHAPS_A_CONSEQUENCE and self.world.size > 1 and self._finding is None:
             self._hear_the_cause(own)
+        if self._finding is None and words is not None and returncode > 0:
+            self._finding = exit_record.raised(self.world, returncode, words)
         return returncode
+
+    def _shortage(self, returncode: int, words: Words | None) -> str | None:
+        """The cause, where the training or the kernel's counters know it."""
+        who = f"rank {self.world.rank} on {self.world.node}"
+        if returncode > 0:
+            return words.sentence(who) if words is not None and words.knows_why else None
+        if returncode != -signal.SIGKILL:
+            return None
+        after = shortage.counted()
+        more = shortage.risen(self._kills, after)
+        if more["cgroup"]:
+            return sentences.killed_for_memory(who, after.limit)
+        return sentences.maybe_killed_for_memory(who, self.world.node) if more["node"] else None
 
     def _misplaced(self, sentence: str) -> None:
         """The verdict says that a thread does not sit as planned, and the spec wants the training to end by that."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import lockstep
-from lockstep_worker import data, models, numerics, optimizers
+from lockstep_worker import data, inside, models, numerics, optimizers
 from lockstep_worker.checkpoint.of import of_recipe, tuning
 from lockstep_worker.checkpoint.settings import section_of_this_run
 from lockstep_worker.data.broken import Broken
@@ -31,7 +31,7 @@ from lockstep_worker.data.loading import Feed, to_evaluate, to_train_on
 from lockstep_worker.data.opening import loader_cpus, opened, tell
 from lockstep_worker.data.position import Position
 from lockstep_worker.data.sharding import steps_left
-from lockstep_worker.errors import DataError, WorkerError
+from lockstep_worker.errors import DataError, MeetingError, WorkerError
 from lockstep_worker.gradients.isolation import measure
 from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, MOST_PIECE_BYTES
 from lockstep_worker.gradients.transport import HorovodTransport
@@ -49,8 +49,8 @@ def train(recipe: Recipe) -> None:
     hvd.init()
     if hvd.size() != int(os.environ["WORLD_SIZE"]):
         # An MPI that does not see what started it makes of each rank a training of its own, without a word.
-        raise SystemExit(
-            f"lockstep: Horovod sees {hvd.size()} of {os.environ['WORLD_SIZE']} ranks; communication.mpi has to name "
+        raise MeetingError(
+            f"Horovod sees {hvd.size()} of {os.environ['WORLD_SIZE']} ranks; communication.mpi has to name "
             "how the MPI that Horovod was built with is started (see `srun --mpi=list`), or mpirun"
         )
     torch.set_num_threads(len(os.environ["LOCKSTEP_COMPUTE_CPUS"].split(",")))
@@ -74,9 +74,7 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
         samples.train, 0, batch_size=recipe.batch_size, ranks=ranks, cap=recipe.steps_per_epoch
     )
     if steps_per_epoch == 0:
-        raise SystemExit(
-            f"lockstep: {ranks} ranks x batch_size {recipe.batch_size} is more than {samples.train} samples"
-        )
+        raise DataError(f"{ranks} ranks x batch_size {recipe.batch_size} is more than {samples.train} samples")
 
     model = models.build(
         recipe.model,
@@ -260,4 +258,5 @@ if __name__ == "__main__":
         train(Recipe.of_this_run())
     except WorkerError as error:
         print(f"lockstep: {error}", file=sys.stderr, flush=True)
+        inside.tell_why(error)
         raise SystemExit(error.code) from None

@@ -118,6 +118,9 @@ def _badly(state: str, ended: Exit | Start | None) -> Outcome:
     if ended is not None and ended.code == STOPPED and state != "FAILED":
         # It was to go on: what then became of it, back in the queue, is not what its last attempt says.
         return Outcome("ended badly", _joined(_WHY[state], f"its last attempt: {_failure(ended)}"))
+    if state == "OUT_OF_MEMORY":
+        # Slurm knows what a rank may not: that the kernel killed something of it for want of memory.
+        return Outcome("ended badly", _joined(_WHY[state], _failure(ended)))
     return Outcome("ended badly", _failure(ended) or _WHY[state])
 
 

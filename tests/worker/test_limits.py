@@ -1,0 +1,170 @@
+"""A training that ends for want of something says in its exit record, so on its page, of what, where and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lockstep_service.jobs.phase import outcome
+from lockstep_slurm.job.rundir import read_exit
+from lockstep_worker import exit as exits
+from lockstep_worker import sentences
+from lockstep_worker.errors import DataError
+from lockstep_worker.sentences import Words
+from lockstep_worker.world import World
+from support import disks
+from support.ranks import ROOT, processes_of, task
+from support.trainings import MLP, Launch, MakeRun
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A memory cgroup of 192 MiB, of version 1 or 2, whichever this machine has."""
+    if os.geteuid() != 0:
+        pytest.skip("making a cgroup needs root")
+    own = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()}
+    root = Path("/sys/fs/cgroup/memory" if "memory" in own else "/sys/fs/cgroup")
+    folder = root / own.get("memory", "").lstrip("/") / f"lockstep-test-{os.getpid()}"
+    limit = folder / ("memory.limit_in_bytes" if "memory" in own else "memory.max")
+    try:
+        folder.mkdir()
+        limit.write_text(str(192 << 20))
+    except OSError as error:
+        folder.rmdir() if folder.exists() else None
+        pytest.skip(f"this machine gives no memory cgroup: {error}")
+    yield folder
+    folder.rmdir()
+
+
+WORLD = World(3, 4, 1, ("h1", "h2"), (2, 2), 1, "site", 7, 0, 0)
+
+
+def message(run: Path) -> str:
+    ended = read_exit(run, 1)
+    assert ended is not None
+    return ended.message or ""
+
+
+def script(folder: Path, text: str) -> dict[str, str]:
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(text))
+    return {"script": str(path)}
+
+
+class TestOutOfMemory:
+    def test_a_training_that_the_kernel_kills_for_memory_is_told_from_one_that_somebody_kills(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path, cgroup: Path
+    ) -> None:
+        run = make_run(**script(tmp_path, "data = []\nwhile True:\n    data.append(bytearray(1 << 24))\n"))
+        inside = ("bash", "-c", f'echo $$ > {cgroup}/cgroup.procs; exec "$@"', "bash")
+        launched = launch(run, 1, prefix=inside)
+        assert launched.wait(120) == 137, launched.text
+        assert message(run) == (
+            f"rank 0 on {os.uname().nodename} was killed by the kernel, since the memory of 0.19 GiB that it was given "
+            "was used up; ask for more by resources.mem, or take a smaller batch_size or a larger accumulate"
+        )
+        assert processes_of(run) == []
+
+    def test_memory_that_is_refused_is_the_reason_and_not_that_another_rank_was_lost(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path
+    ) -> None:
+        text = """
+            import os, resource, sys, time
+            if os.environ["RANK"] == "0":
+                sys.exit(1)  # as one that has lost the other rank, and sooner
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+            bytearray(1 << 31)
+        """
+        run = make_run(**script(tmp_path, text))
+        launched = launch(run, 2)
+        assert launched.wait(120) == 1, launched.text
+        assert message(run).startswith("rank 1 on ")
+        assert " was given no more memory; ask for more by resources.mem" in message(run)
+
+    def test_torchs_own_words_for_it_are_understood(self) -> None:
+        with pytest.raises(RuntimeError) as raised:
+            torch.empty(1 << 52, dtype=torch.uint8)
+        assert Words.of(raised.value).number == errno.ENOMEM
+
+
+class TestDisks:
+    def test_a_script_that_finds_its_disk_full_is_told_which_file(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path
+    ) -> None:
+        with disks.small(tmp_path / "small") as disk:
+            text = f"""
+                try:
+                    with open({str(disk / "result")!r}, "wb", buffering=0) as file:
+                        while True:
+                            file.write(bytes(1 << 16))
+                except OSError as error:
+                    raise ValueError("no result") from error
+            """
+            run = make_run(**script(tmp_path, text))
+            launched = launch(run, slurm=task(0, nodes=1))
+            assert launched.wait(120) == 1, launched.text
+        assert message(run) == (
+            "rank 0 on node1 could not go on ([Errno 28] No space left on device): the disk is full; make room there"
+        )
+        assert "ValueError: no result" in launched.text
+
+    def test_a_file_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        words = Words.of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/a.pt"))
+        assert words.sentence("rank 3 on h2") == (
+            "rank 3 on h2 could not write /data/a.pt: the disk is full; make room there"
+        )
+
+
+class TestOtherEnds:
+    def test_what_a_recipe_finds_wrong_is_the_reason_and_not_only_in_the_log(
+        self, make_run: MakeRun, launch: Launch
+    ) -> None:
+        run = make_run(**(MLP | {"batch_size": 100_000}))
+        launched = launch(run, 2)
+        assert launched.wait(120) == DataError.code, launched.text
+        assert "2 ranks x batch_size 100000 is more than 1437 samples" in message(run)
+
+    def test_any_other_exception_is_named(self, make_run: MakeRun, launch: Launch, tmp_path: Path) -> None:
+        run = make_run(**script(tmp_path, "{}['depth']\n"))
+        launched = launch(run, slurm=task(0, nodes=1))
+        assert launched.wait(120) == 1
+        assert message(run) == (
+            "rank 0 on node1 ended with exit code 1 (KeyError: 'depth'); its last words are in the log"
+        )
+
+    def test_an_exception_that_was_dealt_with_is_no_cause(self) -> None:
+        try:
+            try:
+                raise OSError(errno.ENOSPC, "full")
+            except OSError:
+                raise ValueError("else") from None
+        except ValueError as error:
+            assert not Words.of(error).knows_why
+
+
+class TestTheListOfThem:
+    """docs/what-went-wrong.md has the very words."""
+
+    WHO = "rank 3 on h2"
+    FILE = "/data/a.pt"
+
+    def test_its_sentences_are_the_codes(self) -> None:
+        text = (ROOT / "docs" / "what-went-wrong.md").read_text()
+        who = self.WHO
+        said = [
+            sentences.killed_for_memory(who, 4 << 30),
+            sentences.maybe_killed_for_memory(who, "h2"),
+            sentences.no_memory(who, ""),
+            str(outcome("OUT_OF_MEMORY", (), None, None, grace_over=True).reason),
+            *(sentences.no_disk(who, one, self.FILE) for one in (errno.ENOSPC, errno.EDQUOT, errno.ESTALE)),
+            exits.raised(WORLD, 1, Words("KeyError", "'depth'")),
+            Words("DataError", "4 ranks x batch_size 512 is more than 1437 samples", ours=True).sentence(who),
+            *(f"{who} was ended by {exits.signal_name(number)}" for number in (6, 9, 15)),
+        ]
+        assert [one for one in said if f"`{one}`" not in text] == []
