@@ -26,8 +26,9 @@ from lockstep_worker.checkpoint.tree import unflatten
 
 BEGINS, ENDS = b"LOCKSTEP-SAVED-1", b"LOCKSTEP-ENDED-1"
 _FOOTER = struct.Struct("<32sQ16s")
-_CHUNK = 8 << 20
-"""Bytes between two moments at which the writing thread has the interpreter."""
+_CHUNK = 1 << 20
+"""Bytes between two moments at which the writing thread has the interpreter: so few that what was hashed is still in
+the cache when it is written. To write 205 MB took 0.10 to 0.42 s of CPU in chunks of 8 MiB, and takes 0.04 in these."""
 _LONGEST_MANIFEST = 1 << 30
 
 

@@ -1,7 +1,7 @@
 """``Saver``: writes one snapshot at a time, in a thread that sits where the training does not compute.
 
 The training hands it a snapshot and goes on. Hashing and writing release the interpreter, so the thread asks for it
-only between two chunks of 8 MiB.
+only between two chunks of 1 MiB.
 """
 
 from __future__ import annotations
