@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from lockstep import checkpoint
 from lockstep_service.jobs.phase import outcome
 from lockstep_slurm.job.rundir import read_exit
 from lockstep_worker import exit as exits
 from lockstep_worker import sentences
-from lockstep_worker.errors import DataError
+from lockstep_worker.errors import DataError, LossError
+from lockstep_worker.finite import Finite
 from lockstep_worker.sentences import Words
 from lockstep_worker.world import World
 from support import disks
@@ -121,6 +125,38 @@ class TestDisks:
         )
 
 
+class TestLoss:
+    """By a rate and a weight decay under which the parameters soon leave what a float32 can hold."""
+
+    LEAVES = MLP | {"learning_rate": 1000.0, "weight_decay": 1.0, "warmup_steps": 0, "steps_per_epoch": 40}
+
+    def test_a_loss_that_is_no_number_ends_a_recipe_and_the_last_good_checkpoint_is_named(
+        self, make_run: MakeRun, launch: Launch
+    ) -> None:
+        run = make_run({"checkpoint": {"every_steps": 1, "keep": 100}}, **self.LEAVES)
+        launched = launch(run, 1)
+        assert launched.wait(240) == LossError.code, launched.text
+        found = re.search(
+            r"rank 0 on \S+: the loss of step (\d+) is (?:nan|inf|-inf); the last good checkpoint is of step (\d+) "
+            r"\(checkpoints/(\S+)\)",
+            message(run),
+        )
+        assert found, message(run)
+        bad, good = int(found[1]), int(found[2])
+        losses = [record["values"]["loss"] for record in launched.records("step")]
+        assert len(losses) == bad
+        assert [one for one in losses if isinstance(one, str)] == losses[-1:], "the last alone is no number"
+        assert good < bad
+        _, state = checkpoint.read(run / "checkpoints" / found[3])
+        assert all(bool(value.isfinite().all()) for value in state["objects"]["model"].values())
+
+    def test_it_goes_on_where_the_spec_says_warn_and_says_so_once(self, capsys: pytest.CaptureFixture[str]) -> None:
+        finite = Finite(torch.nn.Linear(1, 1), fails=False)
+        losses = (1.0, math.inf, -math.inf)
+        assert tuple(finite.checked(loss, step) for step, loss in enumerate(losses, 1)) == losses
+        assert capsys.readouterr().err == "lockstep: rank 0: the loss of step 2 is inf; it goes on\n"
+
+
 class TestOtherEnds:
     def test_what_a_recipe_finds_wrong_is_the_reason_and_not_only_in_the_log(
         self, make_run: MakeRun, launch: Launch
@@ -165,6 +201,12 @@ class TestTheListOfThem:
             *(sentences.no_disk(who, one, self.FILE) for one in (errno.ENOSPC, errno.EDQUOT, errno.ESTALE)),
             exits.raised(WORLD, 1, Words("KeyError", "'depth'")),
             Words("DataError", "4 ranks x batch_size 512 is more than 1437 samples", ours=True).sentence(who),
+            Words(
+                "LossError",
+                f"{sentences.bad_loss(math.nan, 12)}; the last good checkpoint is of step 10 "
+                "(checkpoints/step-000000010-attempt-1.lockstep)",
+                ours=True,
+            ).sentence(who),
             *(f"{who} was ended by {exits.signal_name(number)}" for number in (6, 9, 15)),
         ]
         assert [one for one in said if f"`{one}`" not in text] == []

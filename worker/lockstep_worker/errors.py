@@ -53,6 +53,12 @@ class DataError(WorkerError):
     code = 66  # EX_NOINPUT
 
 
+class LossError(WorkerError):
+    """The loss is no finite number, so the training comes to nothing."""
+
+    code = 65  # EX_DATAERR
+
+
 class LoaderError(WorkerError):
     """A process that loads data has ended by itself."""
 

@@ -77,6 +77,8 @@ class Recipe:
     """Or ``bf16``: by torch's autocast."""
     channels_last: bool = False
     """Whether images have the channels of a pixel side by side in memory."""
+    on_bad_loss: str = "fail"
+    """What a loss that is no finite number does: end the training, or ``warn``."""
     seed: int = 0
     exchange: str = "lockstep"
     """Who averages the gradients: ``lockstep.DistributedOptimizer``, or ``horovod``'s."""

@@ -126,3 +126,8 @@ def no_disk(who: str, number: int, file: str | None, text: str = "") -> str:
     if number == errno.EDQUOT:
         return f"{who} could not {where}: the quota is used up; remove something, or ask for a larger one"
     return f"{who} could not {where}: the disk is full; make room there"
+
+
+def bad_loss(loss: float, step: int) -> str:
+    """A loss that is no finite number."""
+    return f"the loss of step {step} is {loss}"

@@ -32,6 +32,7 @@ from lockstep_worker.data.opening import loader_cpus, opened, tell
 from lockstep_worker.data.position import Position
 from lockstep_worker.data.sharding import steps_left
 from lockstep_worker.errors import DataError, MeetingError, WorkerError
+from lockstep_worker.finite import Finite
 from lockstep_worker.gradients.isolation import measure
 from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, MOST_PIECE_BYTES
 from lockstep_worker.gradients.transport import HorovodTransport
@@ -95,7 +96,7 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
     tell(recipe, samples, folder)
     if ranks > 1:
         report_isolation(model)
-    statistics = Statistics(optimizer)
+    statistics, finite = Statistics(optimizer), Finite(model, fails=recipe.on_bad_loss == "fail")
     began = ended = time.perf_counter()
     for epoch in range(position.epoch, recipe.epochs):
         model.train()
@@ -115,12 +116,13 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
                     losses.append(numerics.loss_of(model, *part, recipe))
                 with statistics.timed("backward"):
                     losses[-1].backward()  # type: ignore[no-untyped-call]
+            loss = finite.checked(sum(one.item() for one in losses), step + 1)
             update(optimizer, statistics)
             position.done += recipe.batch_size * ranks
             began_step, ended = ended, time.perf_counter()
             lockstep.report(
                 step=step + 1,
-                loss=sum(loss.item() for loss in losses),
+                loss=loss,
                 samples=recipe.batch_size,
                 seconds=ended - began_step,
                 samples_per_s=recipe.batch_size / (ended - began_step),

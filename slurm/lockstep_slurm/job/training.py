@@ -45,7 +45,7 @@ KINDS = {
 FOR_A_MODEL = (
     "model_arguments", "model_path", "data_path", "stage", "broken_images", "token_type", "image_size", "classes",
     "gpt", "base_batch", "beta2", "trust_coefficient", "schedule", "decay_epochs", "decay_factor", "accumulate",
-    "precision", "channels_last",
+    "precision", "channels_last", "on_bad_loss",
 )  # fmt: skip
 """Keys that a `script` has no use for."""
 _SHOWN = 80
@@ -206,6 +206,11 @@ class Training(Section):
     )
     channels_last: bool | None = Field(
         None, description="Whether images have the channels of a pixel side by side in memory; by default not"
+    )
+    on_bad_loss: Literal["fail", "warn"] | None = Field(
+        None,
+        description="A loss that is NaN or infinite: end the training and name the last good checkpoint (the default), "
+        "or say so and go on",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the model's first parameters and the data's order")
 
