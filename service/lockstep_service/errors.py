@@ -93,6 +93,12 @@ class InvalidError(ServiceError):
         items = [ProblemItem(where=where, message=message, value=plain(value)) for where, message, value in found]
         return cls("; ".join(f"{item.where}: {item.message}" for item in items), items)
 
+    def beneath(self, place: str) -> InvalidError:
+        """The same, where what is wrong is in something at ``place``."""
+        return InvalidError.at_all(
+            [(f"{place}.{item.where}" if item.where else place, item.message, item.value) for item in self.errors]
+        )
+
 
 class MalformedError(ServiceError):
     """The body could not even be read."""

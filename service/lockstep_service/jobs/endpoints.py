@@ -20,7 +20,8 @@ from lockstep_service.errors import (
     UnavailableError,
     describe,
 )
-from lockstep_service.jobs import control, importing, logs, preview, service
+from lockstep_service.jobs import batch, control, importing, logs, preview, service
+from lockstep_service.jobs.batch_schemas import Batch, BatchRequest
 from lockstep_service.jobs.following import Following
 from lockstep_service.jobs.preview_schemas import Preview
 from lockstep_service.jobs.schemas import EXAMPLE_ID, EXAMPLE_SPEC, ImportRequest, Job, JobPage, LogText
@@ -110,6 +111,18 @@ def list_jobs(
 def submit_job(app: App, spec: JobSpec, after: After, *, idempotency_key: Key = None) -> Response:
     """Stores a job; it is handed to Slurm right after. A refused spec stores nothing."""
     return _created(service.store(app, spec, idempotency_key, Origin(after)))
+
+
+@router.post(
+    "/batch",
+    status_code=status.HTTP_201_CREATED,
+    response_model=Batch,
+    responses=describe(ConflictError, InvalidError, TooLargeError, UnavailableError),
+)
+def submit_batch(app: App, wanted: BatchRequest, after: After, *, idempotency_key: Key = None) -> Response:
+    """Stores many jobs by one transaction: all, or none where one is refused; `errors` says which, and where."""
+    stored = batch.store(app, wanted, idempotency_key, Origin(after))
+    return Response(stored.model_dump_json(), status_code=status.HTTP_201_CREATED, media_type="application/json")
 
 
 @router.post(

@@ -15,9 +15,9 @@ from lockstep_service.tables import JobRow
 
 @dataclass
 class _New:
-    """A job whose request waits for it to be stored."""
+    """The jobs of a request, which waits for them to be stored: all of them, or none."""
 
-    row: JobRow
+    rows: Sequence[JobRow]
     done: bool = False
     error: BaseException | None = None
 
@@ -31,9 +31,12 @@ class Intake:
         self._waiting: list[_New] = []
         self._storing = False
 
-    def add(self, row: JobRow) -> None:
-        """Returns when the job is stored to stay. Raises what kept it from being stored, or left that unknown."""
-        mine = _New(row)
+    def add(self, *rows: JobRow) -> None:
+        """Returns when the jobs are stored to stay, all by one transaction.
+
+        Raises what kept them from being stored, then none of them is, or what left that unknown.
+        """
+        mine = _New(rows)
         batch: list[_New] = []
         with self._changed:
             self._waiting.append(mine)
@@ -52,12 +55,12 @@ class Intake:
             raise mine.error
 
     def _store(self, batch: Sequence[_New]) -> None:
-        """Has every job of the batch ``done``, with its error where it is not stored."""
+        """Has every request of the batch ``done``, with its error where its jobs are not stored."""
         # In one order, so that two processes with the same keys do not wait for each other.
-        batch = sorted(batch, key=lambda new: new.row.idempotency_key or "")
+        batch = sorted(batch, key=lambda new: new.rows[0].idempotency_key or "")
         error = self._insert(batch)
         if isinstance(error, (IntegrityError, *UNSTORABLE)) and len(batch) > 1:
-            for new in batch:  # it is one job's fault, and each on its own tells whose
+            for new in batch:  # it is one request's fault, and each on its own tells whose
                 new.error = self._insert([new])
         else:
             for new in batch:
@@ -69,7 +72,7 @@ class Intake:
         """Stores them all or none; what went wrong."""
         try:
             with self._database.writing() as session:
-                repository.insert_new(session, [new.row for new in batch])
+                repository.insert_new(session, [row for new in batch for row in new.rows])
         except BaseException as error:
             return error
         return None

@@ -42,6 +42,17 @@ def by_idempotency_key(session: Session, key: str) -> JobRow | None:
     return session.scalars(select(JobRow).where(JobRow.idempotency_key == key)).one_or_none()
 
 
+def stored_with(session: Session, first: JobRow) -> list[tuple[str, str]]:
+    """Ids and names of the jobs that came by one request with ``first``, which has the request's key, in their order.
+
+    They were made in the same moment, have the request's digest, and ids that sort as they were asked for.
+    """
+    wanted = select(JobRow.id, JobRow.name).where(
+        JobRow.created_at == first.created_at, JobRow.idempotency_digest == first.idempotency_digest
+    )
+    return [(job_id, name) for job_id, name in session.execute(wanted.order_by(JobRow.id))]
+
+
 def token_hash(session: Session, job_id: str) -> str | None:
     """The hash of the job's token; None when there is no such job, or it has none."""
     return session.scalars(select(JobRow.token_hash).where(JobRow.id == job_id)).one_or_none()

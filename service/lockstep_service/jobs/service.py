@@ -45,6 +45,17 @@ class Origin:
 NO_ORIGIN = Origin()
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The spec of a new job."""
+
+    said: JobSpec
+    text: str
+    """That as JSON, as it is stored."""
+    effective: JobSpec
+    """With what the site filled in."""
+
+
 def store(app: Application, spec: JobSpec, key: str | None, origin: Origin = NO_ORIGIN) -> Job:
     """Stores a job for ``spec``, or answers again what ``key`` was answered before.
 
@@ -60,46 +71,60 @@ def store(app: Application, spec: JobSpec, key: str | None, origin: Origin = NO_
 def _store(app: Application, spec: JobSpec, key: str | None, origin: Origin) -> Job:
     text = spec.model_dump_json(exclude_none=True)
     digest = origin.digest(text)
-    if key is not None and (known := _known(app, key)) is not None:
+    if key is not None and (known := known_by(app, key)) is not None:
         return _again(known, digest)
-    effective = origin.effective or rules.fill(spec, app.site)
-    if refused := rules.refusals(effective, app.site):
-        raise InvalidError.at_all(refused)
-    clusters.check(app, effective)
+    wanted = Wanted(spec, text, allowed(app, spec, origin))
     reason = waits(app, origin.after)
-    job_id = new_job_id()
-    moment = now()
-    row = JobRow(
-        id=job_id,
-        name=spec.name,
-        spec=text,
-        script=render(effective, script_site(app)),
-        run_dir=str(app.runs / job_id),
-        client=app.client.kind,
-        nodes_requested=spec.resources.nodes,
-        ranks=spec.ranks,
-        idempotency_key=key,
-        idempotency_digest=digest if key is not None else None,
-        rerun_of=origin.rerun_of,
-        follows=origin.after.job_id if origin.after is not None else None,
-        follows_any=origin.after is not None and origin.after.any_end,
-        reason=reason,
-        created_at=moment,
-        changed_at=moment,
-        attempts=[],
-    )
+    row = new_row(app, wanted, origin, script_site(app))
+    row.idempotency_key, row.idempotency_digest = key, digest if key is not None else None
+    row.reason = reason
     try:
         app.intake.add(row)
     except IntegrityError:
         # The same key, in the same moment, to another process: that one was first.
-        if key is None or (known := _known(app, key)) is None:
+        if key is None or (known := known_by(app, key)) is None:
             raise
         return _again(known, digest)
     app.wake_submit()
-    return view.of(row, spec, effective)
+    return view.of(row, spec, wanted.effective)
 
 
-def _known(app: Application, key: str) -> JobRow | None:
+def allowed(app: Application, spec: JobSpec, origin: Origin = NO_ORIGIN) -> JobSpec:
+    """The spec with what the site filled in.
+
+    ``InvalidError`` where the site does not allow it, or the cluster, as far as is known, can never run it.
+    """
+    effective = origin.effective or rules.fill(spec, app.site)
+    if refused := rules.refusals(effective, app.site):
+        raise InvalidError.at_all(refused)
+    clusters.check(app, effective)
+    return effective
+
+
+def new_row(app: Application, wanted: Wanted, origin: Origin, site: ScriptSite, job_id: str | None = None) -> JobRow:
+    """The row of a job that is not stored yet; ``job_id``: by default a new one."""
+    job_id = job_id or new_job_id()
+    moment = now()
+    return JobRow(
+        id=job_id,
+        name=wanted.said.name,
+        spec=wanted.text,
+        script=render(wanted.effective, site),
+        run_dir=str(app.runs / job_id),
+        client=app.client.kind,
+        nodes_requested=wanted.said.resources.nodes,
+        ranks=wanted.said.ranks,
+        rerun_of=origin.rerun_of,
+        follows=origin.after.job_id if origin.after is not None else None,
+        follows_any=origin.after is not None and origin.after.any_end,
+        created_at=moment,
+        changed_at=moment,
+        attempts=[],
+    )
+
+
+def known_by(app: Application, key: str) -> JobRow | None:
+    """The job that was submitted with this key, or the first of those that were."""
     with app.database.reading() as session:
         return repository.by_idempotency_key(session, key)
 

@@ -38,6 +38,23 @@ class TestBatches:
         assert {row.phase for row in rows(app, ids)} == {"waiting"}
         assert slurm.finds == []
 
+    def test_those_of_one_request_are_stored_by_one_transaction_and_each_is_submitted_once(
+        self, app: Application, slurm: Queue, api: TestClient, spec: Json, store: Store
+    ) -> None:
+        store(1)  # the cluster was asked for its nodes
+        commits: list[object] = []
+        woken: list[None] = []
+        event.listen(app.database.engine, "commit", commits.append)
+        app.wake_submit = lambda: woken.append(None)
+        body = {"spec": spec, "changes": [{"training": {"seed": seed}} for seed in range(20)]}
+        items = api.post("/api/v1/jobs/batch", json=body).raise_for_status().json()["items"]
+        assert (len(commits), len(woken)) == (1, 1)
+        turns_until(app, lambda: len(slurm.ours()) == 21)
+        found = rows(app, [item["id"] for item in items])
+        assert slurm.submits[1:] == [slurm_name(row.name, row.id) for row in found]
+        assert [job.id for job in slurm.ours()][1:] == [row.slurm_job_id for row in found]
+        assert {row.phase for row in found} == {"waiting"}
+
     def test_several_are_under_way_at_once_and_each_is_submitted_once(
         self, app: Application, slurm: Queue, store: Store
     ) -> None:
