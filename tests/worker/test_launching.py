@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 from lockstep_slurm.job.file import read
 from lockstep_slurm.job.rundir import read_claims, spool_files
 from support.ranks import ROOT, processes_of, task
-from support.trainings import MLP, Launch, MakeRun, digests, is_contiguous
+from support.trainings import MLP, Launch, MakeRun, digests, is_contiguous, wait_for
 
 
 def test_two_nodes_that_are_one_machine_meet(make_run: MakeRun, launch: Launch) -> None:
@@ -117,3 +118,29 @@ def test_a_rank_that_first_reports_when_the_others_are_done_is_heard(
     told = [(record["rank"], record["kind"]) for record in launched.records() if record["kind"] in by_the_script]
     assert told == [(1, "start"), (1, "step")]
     assert processes_of(run) == []
+
+
+def test_a_killed_writer_is_started_again_and_no_step_is_missing(
+    make_run: MakeRun, launch: Launch, tmp_path: Path
+) -> None:
+    script, gate = tmp_path / "train.py", tmp_path / "gate"
+    script.write_text(
+        "import os, sys, time\nimport lockstep\nstep = 0\nwhile not os.path.exists(sys.argv[1]):\n"
+        "    step += 1\n    lockstep.report(step=step, loss=1.0)\n    time.sleep(0.01)\n"
+    )
+    launched = launch(make_run(script=str(script), arguments=[str(gate)]), slurm=task(0, nodes=1))
+    try:
+        wait_for(lambda: len(launched.records("step")) > 20, 60, "no steps came")
+        (writer,) = (line for line in processes_of(launched.run) if "lockstep_worker.writer" in line)
+        os.kill(int(writer.partition(":")[0]), signal.SIGKILL)
+        before = len(launched.records("step"))
+        wait_for(lambda: len(launched.records("step")) > before + 20, 60, f"no steps came after it: {launched.text}")
+    finally:
+        gate.touch()
+    assert launched.wait() == 0, launched.text
+    steps = [record["step"] for record in launched.records("step")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert is_contiguous(launched)
+    assert [record["kind"] for record in launched.records("usage")] != [], "the new writer knows where the training is"
+    assert "ended with -9; it is started again" in launched.text
+    assert processes_of(launched.run) == []

@@ -23,8 +23,10 @@ from lockstep_slurm.job.rundir import spool_file
 from lockstep_worker import writer
 from lockstep_worker.node import node_folder
 from lockstep_worker.processes import Helper
+from lockstep_worker.spool import Spool
 from lockstep_worker.writer import CLOSING
 from support.ranks import base_environment
+from support.trainings import wait_for
 
 START: dict[str, float | int | str | list[float]] = {"node": "node1", "local_rank": 0, "pid": 1, "size": 1}
 
@@ -35,10 +37,22 @@ class Node:
     def __init__(self, run: Path, folder: Path) -> None:
         self.socket = folder / "socket"
         self.spool = spool_file(run, 1, "node1")
-        arguments = ["--run", str(run), "--attempt", "1", "--node", "node1", "--socket", str(self.socket)]
-        self.helper = Helper("lockstep_worker.writer", arguments, base_environment(), stdout=subprocess.PIPE)
+        self.arguments = ["--run", str(run), "--attempt", "1", "--node", "node1", "--socket", str(self.socket)]
+        self.helper = self.start()
+
+    def start(self, *more: str) -> Helper:
+        """A writer that listens."""
+        helper = Helper("lockstep_worker.writer", [*self.arguments, *more], base_environment(), stdout=subprocess.PIPE)
+        assert helper.process.stdout is not None
+        assert helper.process.stdout.readline() == b"ready\n"
+        return helper
+
+    def kill(self) -> None:
+        """The writer dies."""
+        self.helper.process.kill()
+        self.helper.end(finish=False)
         assert self.helper.process.stdout is not None
-        assert self.helper.process.stdout.readline() == b"ready\n"
+        self.helper.process.stdout.close()
 
     def reporter(self, rank: int = 0, **options: Any) -> Reporter:
         return Reporter(str(self.socket), rank=rank, start=START, **options)
@@ -160,6 +174,54 @@ def test_a_writer_that_dies_costs_a_line_and_no_time(node: Node, capsys: pytest.
     reporter.close(deadline=0.3)
     assert time.monotonic() - before < 3
     assert "records were not taken" in capsys.readouterr().err
+
+
+def test_one_that_takes_its_place_gets_what_it_had_not_written_once_and_in_order(node: Node) -> None:
+    reporter = node.reporter()
+    for step in range(1, 301):
+        reporter.report(step, "step", {"loss": 1 / step})
+        if step == 100:
+            os.kill(node.helper.pid, signal.SIGSTOP)  # what follows is sent, and never read
+        elif step == 200:
+            node.kill()
+            with node.spool.open("ab") as torn:
+                torn.write(b'{"v":1,"attempt":1,"ra')  # it died while it wrote
+    node.helper = node.start("--again")
+    reporter.close(deadline=20)
+    records = node.end()
+    assert [record["step"] for record in records] == [None, *range(1, 301)]
+    assert contiguous(records, 0)
+
+
+def test_what_was_written_but_not_yet_acknowledged_is_not_written_twice(node: Node, run: Path) -> None:
+    reporter = node.reporter()
+    reporter.report(1, "step", {"loss": 0.5})
+    wait_for(lambda: len(node.records()) == 2, 20, "the records are not written")
+    kept = [
+        json.dumps({name: one[name] for name in ("rank", "time", "kind", "step", "values")}) for one in node.records()
+    ]
+    node.kill()
+    again = Spool(spool_file(run, 1, "node1"), 1, again=True)
+    assert again.append([*(one.encode() for one in kept), b'{"rank":0,"time":1.5,"kind":"step","step":2,"values":{}}'])
+    again.close()
+    assert [(record["seq"], record["step"]) for record in node.records()] == [(1, None), (2, 1), (3, 2)]
+    node.helper = node.start("--again")
+    reporter.close(deadline=20)
+    assert [record["step"] for record in node.end()] == [None, 1, 2]
+
+
+def test_a_rank_keeps_no_record_that_is_written(node: Node) -> None:
+    reporter = node.reporter()
+    reporter.report(1, "step", {"loss": 0.5})
+    wait_for(lambda: len(node.records()) == 2, 20, "the records are not written")
+
+    def heard() -> bool:
+        reporter.report(2, "step", {})
+        return len(reporter._sent) < 2
+
+    wait_for(heard, 20, "no acknowledgement came")
+    reporter.close()
+    node.end()
 
 
 def test_reports_of_a_killed_rank_are_kept(node: Node) -> None:

@@ -26,6 +26,10 @@ FLUSH_AT_EXIT = 1.0
 """Seconds that the end of a training may wait for the writer to take what is queued."""
 RETRY_AFTER = 1.0
 """Seconds between two attempts to reach a writer that cannot be reached."""
+HEAR_EVERY = 0.2
+"""Seconds between two looks at what the writer has written: it writes about as often, and a look costs some 5 µs."""
+_ACKNOWLEDGEMENT = 8
+"""Bytes in which the writer tells how many of this connection's records it has written so far (little endian)."""
 _FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 
 
@@ -33,7 +37,8 @@ class Reporter:
     """One process's connection to the node's writer: a bounded queue before a socket that is never waited for.
 
     ``path`` is the writer's SOCK_SEQPACKET socket, or None to drop everything. ``start`` is what the ``start`` record
-    of this rank says. Order is kept; what did not fit is counted in a ``gap`` record where it is missing.
+    of this rank says. Order is kept; what did not fit is counted in a ``gap`` record where it is missing. What the
+    writer has not yet written is kept, and sent once more to the one that takes the place of a writer that has died.
     """
 
     def __init__(self, path: str | None, *, rank: int, start: Mapping[str, Value], capacity: int = CAPACITY) -> None:
@@ -43,6 +48,10 @@ class Reporter:
         self._capacity = capacity
         self._queue: deque[bytes] = deque()
         self._dropped = 0
+        self._sent: deque[bytes] = deque()
+        """Records that the writer has been sent by this connection, and has not yet told to be written."""
+        self._written = 0
+        self._hear_at = 0.0
         self._socket: socket.socket | None = None
         self._retry_at = 0.0
         self._stepped_at: float | None = None
@@ -113,6 +122,7 @@ class Reporter:
             if self._queue:
                 print(f"lockstep: rank {self._rank}: {len(self._queue)} records were not taken", file=sys.stderr)
             self._disconnect()
+            self._queue.clear()
             self._path = None
 
     def _put(self, step: int | None, kind: str, values: Mapping[str, Value]) -> None:
@@ -146,6 +156,8 @@ class Reporter:
 
     def _send(self) -> None:
         """Sends from the head of the queue until the socket would block."""
+        if self._sent and time.monotonic() >= self._hear_at:
+            self._hear()
         while self._queue and (connection := self._connected()) is not None:
             try:
                 connection.send(self._queue[0], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -153,7 +165,24 @@ class Reporter:
                 if error.errno not in _FULL:
                     self._disconnect()
                 return
-            self._queue.popleft()
+            self._sent.append(self._queue.popleft())
+
+    def _hear(self) -> None:
+        """Forgets what the writer has written; notices that it has died."""
+        self._hear_at = time.monotonic() + HEAR_EVERY
+        try:
+            while self._socket is not None:
+                told = self._socket.recv(_ACKNOWLEDGEMENT, socket.MSG_DONTWAIT)
+                if len(told) < _ACKNOWLEDGEMENT:
+                    self._disconnect()
+                    return
+                written = int.from_bytes(told, "little")
+                while self._sent and self._written < written:
+                    self._sent.popleft()
+                    self._written += 1
+        except OSError as error:
+            if error.errno not in _FULL:
+                self._disconnect()
 
     def _connected(self) -> socket.socket | None:
         """The connection, made anew where there is none and the last attempt was long enough ago."""
@@ -173,6 +202,9 @@ class Reporter:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        self._queue.extendleft(reversed(self._sent))
+        self._sent.clear()
+        self._written = 0
         self._retry_at = time.monotonic() + RETRY_AFTER
 
 

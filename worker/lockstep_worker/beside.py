@@ -6,10 +6,11 @@ Standard library only. None of it may stop a training: a node without one of the
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from lockstep_worker.world import World
 
 SHIPPING_PATIENCE = 20.0
 """Seconds that a writer has to put away what it has, once the training has ended badly."""
+WRITERS = 3
+"""Writers that are started in place of one that has died, at most: whatever ends each of them is not mended by more."""
+READY_WITHIN = 10.0
+"""Seconds that the wrapper waits for such a one; it has nothing else to do then than to wait for its training."""
+NOTE = "the use of CPUs"
+"""What is lost without the note that a training has started."""
 LARGEST = 1 << 20
 """Bytes asked for in a socket's buffer: a verdict on many threads is one packet. The kernel gives what it allows."""
 
@@ -33,7 +40,11 @@ class Beside:
         self._run = run
         self._world = world
         self._writer: Helper | None = None
+        self._writers = 0
+        self._arguments: list[str] = []
+        self._started: Callable[[], bytes] | None = None
         self._held: socket.socket | None = None
+        self._path = Path()
         self.output: Output | None = None
         self.watch: Helper | None = None
         self.place: MeetingPlace | None = None
@@ -41,19 +52,59 @@ class Beside:
     def start_writer(self, own: Claim, path: Path) -> None:
         """Starts the node's writer; a node without one trains all the same, and its records are lost."""
         arguments = ["--run", str(self._run), "--attempt", str(own.attempt)]
-        arguments += ["--node", self._world.node, "--socket", str(path)]
-        self._writer = Helper("lockstep_worker.writer", arguments, clean(os.environ), stdout=subprocess.PIPE)
+        self._arguments = [*arguments, "--node", self._world.node, "--socket", str(path)]
+        self._writer = Helper("lockstep_worker.writer", self._arguments, clean(os.environ), stdout=subprocess.PIPE)
         ready = self._writer.process.stdout
         if ready is None or ready.readline() != b"ready\n":
             print(
                 "lockstep: the writer did not start, so nothing of this node is reported", file=sys.stderr, flush=True
             )
 
+    def look_after_writer(self, path: Path) -> None:
+        """Starts another writer where the node's has died: ranks send it what the other had not yet written.
+
+        Called when any child has ended, by a signal's handler.
+        """
+        if self._writer is None or self._writer.process.poll() is None:
+            return
+        how, again = self._writer.process.returncode, self._writers < WRITERS
+        done = "it is started again" if again else "it is not started again, and what this node reports is lost"
+        print(f"lockstep: the writer of {self._world.node} ended with {how}; {done}", file=sys.stderr, flush=True)
+        self._writer.end(finish=False)
+        self._writer = None
+        if not again:
+            return
+        self._writers += 1
+        try:
+            arguments = [*self._arguments, "--again"]
+            self._writer = Helper("lockstep_worker.writer", arguments, clean(os.environ), stdout=subprocess.PIPE)
+        except OSError as error:
+            print(f"lockstep: no writer can be started: {error}", file=sys.stderr, flush=True)
+            return
+        ready = self._writer.process.stdout
+        if ready is not None and select.select([ready], [], [], READY_WITHIN)[0]:
+            self._hold_again(path)
+
+    def _hold_again(self, path: Path) -> None:
+        """Connects to the writer that took the place of one that has died, and tells it what it has to know."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+        self.hold_writer(path)
+        if self._held is not None and self._started is not None:
+            try:
+                self._send(self._held, self._started())
+            except OSError as error:
+                print(
+                    f"lockstep: rank {self._world.rank}: {NOTE} is not recorded: {error}", file=sys.stderr, flush=True
+                )
+
     def hold_writer(self, path: Path) -> None:
         """Keeps the node's writer until this rank's training has ended, even one that first reports at its very end.
 
         The writer ends once local rank 0 is done and nobody is connected any more; so the wrapper is.
         """
+        self._path = path
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
@@ -67,9 +118,24 @@ class Beside:
         """Sends the writer a note or a record, never waiting; one that it does not take costs ``what``, and a line."""
         if self._held is not None:
             try:
-                self._held.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                try:
+                    self._send(self._held, packet)
+                except ConnectionError:  # of another rank's wrapper, which started another writer
+                    self._hold_again(self._path)
+                    if self._held is None:
+                        raise
+                    self._send(self._held, packet)
             except OSError as error:
                 print(f"lockstep: rank {self._world.rank}: {what} is not recorded: {error}", file=sys.stderr)
+
+    def tell_started(self, note: Callable[[], bytes]) -> None:
+        """Tells the writer of this rank's training (``sampling.started``), and again, made anew, any later one."""
+        self._started = note
+        self.tell(note(), NOTE)
+
+    @staticmethod
+    def _send(connection: socket.socket, packet: bytes) -> None:
+        connection.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     def search(self, arguments: Mapping[str, Any] | None) -> None:
         """The training's output, where it comes through here, is passed on from now, and searched."""

@@ -116,11 +116,18 @@ class Rank:
         training = self._start(own, placed, reports, meeting, proof)
         self._beside.search(self._searching(patterns, reports, placed.own) if patterns else None)
         counted = meeting.interface if self.world.size > 1 and self.world.local_rank == 0 else None
-        started_here = started(rank=self.world.rank, pid=os.getpid(), spared=self._beside.pids(), interface=counted)
-        self._beside.tell(started_here, "the use of CPUs")
+        own_pid, rank = os.getpid(), self.world.rank
+        self._beside.tell_started(
+            lambda: started(rank=rank, pid=own_pid, spared=self._beside.pids(), interface=counted)
+        )
         if self._cut is not None:
             self._end_training()  # before there was a training to end
-        returncode = training.wait()
+        signal.signal(signal.SIGCHLD, lambda *_: self._beside.look_after_writer(reports))
+        self._beside.look_after_writer(reports)  # it may have died before
+        try:
+            returncode = training.wait()
+        finally:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         proof.finish()
         returncode = self._why(own, returncode, proof.why)
         end_descendants(spared=self._beside.pids())

@@ -5,23 +5,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 VERSION = 1
 MAX_RECORD = 512 * 1024
 """Bytes of one record, well below the line that the service takes; a verdict on many threads is the largest."""
+KNOWN = 20_000
+"""Newest records of a spool that is gone on with: more than a writer and its sockets hold, so that none comes twice."""
+
+Identity = tuple[int, float, str, Optional[int]]  # noqa: UP045 - read by Python 3.9 on compute nodes
+"""Rank, time (to a millionth of a second), kind and step: no two records of a training have the same."""
 
 
 class Spool:
-    """Appends records, whole lines only; the one writer of its file."""
+    """Appends records, whole lines only; the one writer of its file.
 
-    def __init__(self, path: Path, attempt: int) -> None:
+    ``again``: goes on with the file of a writer that has died. What ranks then send once more is written once.
+    """
+
+    def __init__(self, path: Path, attempt: int, *, again: bool = False) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # O_EXCL: a spool that exists has another writer, or had one; its numbers must not be given twice.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (0 if again else os.O_EXCL)
         self.path = path
         self.size = 0
         """Bytes of whole lines in the file."""
@@ -29,6 +37,23 @@ class Spool:
         self._attempt = attempt
         self._last: defaultdict[int, int] = defaultdict(int)
         self._complained = False
+        self._known: frozenset[Identity] = frozenset()
+        if again:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Takes over the numbers of the records that are there, and cuts off a last line that is not whole."""
+        newest: deque[Identity] = deque(maxlen=KNOWN)
+        with open(self._descriptor, "rb", closefd=False) as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    os.ftruncate(self._descriptor, self.size)
+                    break
+                record = json.loads(line)
+                self._last[record["rank"]] = record["seq"]
+                self.size += len(line)
+                newest.append(_identity(record))
+        self._known = frozenset(newest)
 
     def append(self, packets: Sequence[bytes]) -> bool:
         """Stamps and appends all packets, or none when the file system refuses: then False, to be tried again."""
@@ -36,7 +61,7 @@ class Spool:
         lines = []
         for packet in packets:
             record = parse(packet)
-            if record is None:
+            if record is None or (self._known and _identity(record) in self._known):
                 continue
             rank = record["rank"]
             last[rank] += 1
@@ -64,6 +89,10 @@ class Spool:
             os.fsync(self._descriptor)
         finally:
             os.close(self._descriptor)
+
+
+def _identity(record: Mapping[str, Any]) -> Identity:
+    return (record["rank"], record["time"], record["kind"], record["step"])
 
 
 def parse(packet: bytes) -> dict[str, Any] | None:

@@ -35,6 +35,8 @@ LINGER = 5.0
 SHIP_AT_END = 5.0
 """Seconds to ship the remainder after the last rank has closed."""
 CLOSING = b"end\n"
+ACKNOWLEDGEMENT = 8
+"""Bytes of the number, little endian, that tells a connection how many of its reports are in the file by now."""
 
 
 class Writer:
@@ -48,7 +50,10 @@ class Writer:
         self._spool = spool
         self._sampler = sampler
         self._connections: set[socket.socket] = set()
-        self._waiting: list[bytes] = []
+        self._waiting: list[tuple[bytes, socket.socket | None]] = []
+        """Reports, each with the connection that it came by; None for the writer's own."""
+        self._written: dict[socket.socket, int] = {}
+        """How many of each connection's reports are in the file."""
         self._flush_at = 0.0
         self._closing = False
         self._dropped = 0
@@ -99,6 +104,7 @@ class Writer:
         connection, _ = self._listener.accept()
         connection.setblocking(False)  # noqa: FBT003
         self._connections.add(connection)
+        self._written[connection] = 0
         self._selector.register(connection, selectors.EVENT_READ, "rank")
 
     def _receive(self, connection: socket.socket, *, dropping: bool) -> None:
@@ -114,7 +120,10 @@ class Writer:
                 if dropping:
                     self._dropped += 1
                     continue
-                self._take(self._sampler.note(connection, packet) if Sampler.is_note(packet) else [packet])
+                if Sampler.is_note(packet):
+                    self._take(self._sampler.note(connection, packet))
+                else:
+                    self._take([packet], connection)
             else:
                 return
         except BlockingIOError:
@@ -123,21 +132,37 @@ class Writer:
             pass  # a rank that was killed: what it had sent was read before
         self._selector.unregister(connection)
         self._connections.discard(connection)
+        del self._written[connection]
         self._sampler.forget(connection)
         connection.close()
 
-    def _take(self, packets: Sequence[bytes]) -> None:
+    def _take(self, packets: Sequence[bytes], connection: socket.socket | None = None) -> None:
         """Keeps packets for the next write."""
         if packets and not self._waiting:
             self._flush_at = time.monotonic() + FLUSH_AFTER
-        self._waiting.extend(packets)
+        self._waiting.extend((packet, connection) for packet in packets)
 
     def _flush(self) -> bool:
         """Writes what waits; returns whether nothing does any more."""
-        while self._waiting and self._spool.append(self._waiting[:BATCH]):
+        while self._waiting and self._spool.append([packet for packet, _ in self._waiting[:BATCH]]):
+            self._acknowledge([connection for _, connection in self._waiting[:BATCH]])
             del self._waiting[:BATCH]
         self._flush_at = time.monotonic() + FLUSH_AFTER
         return not self._waiting
+
+    def _acknowledge(self, connections: Sequence[socket.socket | None]) -> None:
+        """Tells ranks how many of their reports are written: they keep the others, in case this process dies."""
+        here = {one for one in connections if one is not None and one in self._written}
+        for connection in connections:
+            if connection in here:
+                self._written[connection] += 1
+        for connection in here:
+            # One that does not read, or has gone, is told with a later one, or needs no telling.
+            with contextlib.suppress(OSError):
+                connection.send(
+                    self._written[connection].to_bytes(ACKNOWLEDGEMENT, "little"),
+                    socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL,
+                )
 
 
 @contextlib.contextmanager
@@ -160,12 +185,15 @@ def main() -> int:
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--node", required=True)
     parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--again", action="store_true", help="go on where a writer that has died left off")
     options = parser.parse_args()
     # Slurm signals every process of a step; the writer outlives the ranks, and ends by its control pipe.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    spool = Spool(spool_file(options.run, options.attempt, options.node), options.attempt)
+    spool = Spool(spool_file(options.run, options.attempt, options.node), options.attempt, again=options.again)
     shipper = Shipper(options.run, spool.path)
+    if options.again:
+        options.socket.unlink(missing_ok=True)
     with listening(options.socket) as listener:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
