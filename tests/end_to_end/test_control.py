@@ -141,3 +141,33 @@ def test_in_slurms_queue_a_job_is_held_and_released_and_a_running_one_put_back(
 
 def _is(found: Any, state: str, reason: str) -> bool:
     return found is not None and found[:2] == (state, reason)
+
+
+def test_trainings_that_differ_in_a_value_are_submitted_together(
+    lockstep: Lockstep, short: Path, tmp_path: Path
+) -> None:
+    each = ("--each", "environment.variables.TRIAL=a,b", "--each", "resources.nodes=1,2")
+    later = ("--set", "resources.begin=now+2hours")  # they stay in the queue
+    before = lockstep.json("ls")
+    shown = lockstep.json("submit", short, *later, *each, "--dry-run")
+    assert shown["jobs"] == 4
+    assert shown["first"]["spec"]["name"] == shown["names"][0]
+    watched = lockstep.run("submit", short, *each, "--watch")
+    assert watched.returncode == 2
+    assert "--each makes several" in watched.stderr
+    wrong = lockstep.run("submit", short, "--each", "resources.nodes=1,9")
+    assert wrong.returncode == 2
+    assert "changes.1.resources.nodes: is 9" in wrong.stderr
+    assert lockstep.json("ls") == before
+
+    key = ("--idempotency-key", tmp_path.name)
+    jobs = lockstep.json("submit", short, *later, *each, *key)["items"]
+    assert lockstep.json("submit", short, *later, *each, *key)["items"] == jobs
+    assert [job["name"] for job in jobs] == shown["names"]
+
+    def queued() -> bool:
+        found = lockstep.command("squeue", "--noheader", "--format=%j").split()
+        return {name: found.count(name) for name in found} == {f"{job['name']}.{job['id']}": 1 for job in jobs}
+
+    wait_for("all of them to be in Slurm's queue, once each", queued, 120)
+    assert [lockstep.job(job["id"])["nodes_requested"] for job in jobs] == [1, 2, 1, 2]

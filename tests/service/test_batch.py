@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
-from lockstep_service.jobs.batch_schemas import MOST_JOBS
 from lockstep_slurm.job import library
+from lockstep_slurm.job.sweep import MOST_JOBS
 
 Json = dict[str, Any]
 URL = "/api/v1/jobs"

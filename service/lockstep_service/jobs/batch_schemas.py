@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lockstep_service.jobs.schemas import EXAMPLE_ID, EXAMPLE_SPEC
 from lockstep_service.wire import Wire
+from lockstep_slurm.job.sweep import MOST_JOBS
 
-MOST_JOBS = 500
 _EXAMPLE: dict[str, Any] = {
     "spec": EXAMPLE_SPEC,
     "changes": [{"name": "digits-1", "training": {"seed": 1}}, {"name": "digits-2", "training": {"seed": 2}}],

@@ -27,12 +27,20 @@ AfterOption = Annotated[
     str | None, typer.Option("--after", metavar="JOB", help="Start only when that job has ended well.")
 ]
 AfterAnyOption = Annotated[bool, typer.Option("--after-any", help="With --after: any end of that job will do.")]
+EachOption = Annotated[
+    list[str] | None,
+    typer.Option("--each", metavar="KEY=V1,V2,...", help="A job for each value; of several, for each combination."),
+]
 SpecArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The job's spec, a TOML file.")]
+
+_LISTED = 20
+"""Jobs of a submission that are named one by one."""
 
 
 def submit(
     file: SpecArgument,
     settings: SetOption = None,
+    each: EachOption = None,
     *,
     watch: WatchOption = False,
     key: KeyOption = None,
@@ -44,17 +52,38 @@ def submit(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit a training to the service."""
+    """Submit a training to the service, or with --each many that differ in a few values, by one request."""
     from lockstep_slurm.job import file as spec_file
+    from lockstep_slurm.job import sweep
 
-    spec = spec_file.read(file, settings or ())
-    document = spec.model_dump(mode="json", exclude_none=True)
+    if each and watch and not dry_run:
+        raise typer.BadParameter("follows one job, and --each makes several; see `lockstep ls`", param_hint="--watch")
+    specs = sweep.read(file, settings or (), each) if each else [spec_file.read(file, settings or ())]
+    documents = [spec.model_dump(mode="json", exclude_none=True) for spec in specs]
     with Api() as api:
         if dry_run:
             from lockstep_slurm.cli import preview
 
-            raise typer.Exit(preview.show(api, document, _follows(api, after, any_end=after_any), as_json=as_json))
-        submit_to(api, "/jobs", document, watch=watch, key=key, after=(after, after_any), as_json=as_json)
+            names = [spec.name for spec in specs] if each else []
+            follows = _follows(api, after, any_end=after_any)
+            raise typer.Exit(preview.show(api, documents[0], follows, as_json=as_json, names=names))
+        if each:
+            common, rest = sweep.shared(documents)
+            _submit_many(api, {"spec": common, "changes": rest}, key, _follows(api, after, any_end=after_any), as_json)
+        else:
+            submit_to(api, "/jobs", documents[0], watch=watch, key=key, after=(after, after_any), as_json=as_json)
+
+
+def _submit_many(api: Api, body: Json, key: str | None, query: dict[str, str], as_json: bool) -> None:  # noqa: FBT001
+    """Makes all jobs of ``body``, or none, and says which."""
+    found = api.post("/jobs/batch", body, {"Idempotency-Key": key} if key else None, **query)
+    jobs = found["items"]
+    for job in jobs if len(jobs) <= _LISTED else jobs[: _LISTED - 1]:
+        errors.print(f"{job['name']} {job['id']} accepted", markup=False, soft_wrap=True)
+    left = f", of which {len(jobs) - _LISTED + 1} are not listed here" if len(jobs) > _LISTED else ""
+    errors.print(f"{len(jobs)} jobs accepted{left}; {api.address.url}", markup=False, soft_wrap=True)
+    if as_json:
+        print_json(found)
 
 
 def submit_to(

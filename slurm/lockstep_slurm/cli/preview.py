@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.text import Text
@@ -13,22 +13,25 @@ from lockstep_slurm.cli.api import Api, Json
 from lockstep_slurm.cli.output import Exit, errors, print_json
 
 _TRIES = 5
+_NAMES = 8
 _WIDTH = 80
 """Of the picture where the output has no width of its own."""
 
 
-def show(api: Api, spec: Json, query: Mapping[str, str], *, as_json: bool) -> Exit:
+def show(api: Api, spec: Json, query: Mapping[str, str], *, as_json: bool, names: Sequence[str] = ()) -> Exit:
     """Prints the preview of ``spec``; what the command ends with: INPUT where Slurm would refuse the job.
 
-    ``query``: after which job it is to come.
+    ``query``: after which job it is to come. ``names``: of the jobs, where it is the first of several.
 
     Only the script goes to standard output, so that it can be kept; all that is said of it to standard error.
     """
     found = _asked(api, spec, query)
     if as_json:
-        print_json(found)
+        print_json({"jobs": len(names), "names": names, "first": found} if names else found)
     else:
         _print(found)
+        if names:
+            errors.print(f"{_counted(len(names), 'job')}, of which this is the first: {_some(names)}", markup=False)
     return Exit.INPUT if found["slurm"]["opinion"] == "refused" else Exit.WELL
 
 
@@ -56,6 +59,10 @@ def _print(found: Json) -> None:
         _picture(placement)
     for sentence in found["warnings"]:
         errors.print(Text.assemble(("note: ", "yellow"), sentence), soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names if len(names) <= _NAMES else (*names[: _NAMES - 1], "...", names[-1]))
 
 
 def _counted(count: int, noun: str) -> str:

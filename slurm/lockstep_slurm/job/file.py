@@ -43,11 +43,21 @@ def read(file: Path, settings: Sequence[str] = ()) -> JobSpec:
     Relative paths (of ``training`` and ``environment``, but ``stage`` and the binds) are taken from the file's folder.
     Raises ``SpecError`` naming file, place and cure.
     """
-    document = parse(file, "job spec")
+    return finished(document(file, settings), file, str(file))
+
+
+def document(file: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What the file says, with the settings put over it, before it is looked at as a spec."""
+    found = parse(file, "job spec")
     for setting in settings:
-        _put(document, setting)
-    _resolve(document, file.resolve().parent, str(file))
-    return check(document, str(file))
+        _put(found, setting)
+    return found
+
+
+def finished(document: dict[str, Any], file: Path, source: str) -> JobSpec:
+    """The spec in ``document`` with relative paths taken from the folder of ``file``; errors name ``source``."""
+    _resolve(document, file.resolve().parent, source)
+    return check(document, source)
 
 
 def changes(settings: Sequence[str], removed: Sequence[str] = ()) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def changes(settings: Sequence[str], removed: Sequence[str] = ()) -> dict[str, A
         _put(document, setting)
     _resolve(document, Path.cwd(), "--set")
     for key in removed:
-        _value(document, key, None, "--unset")
+        put(document, key, None, "--unset")
     return document
 
 
@@ -101,15 +111,20 @@ def _put(document: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key.strip():
         raise SpecError("--set", [("", f"{setting!r} is not of the form key=value, such as resources.nodes=4")])
+    put(document, key.strip(), value(text), "--set")
+
+
+def value(text: str) -> object:
+    """The TOML value that ``text`` is; a bare word is meant as text: ``--set name=trial``."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        found: object = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # a bare word is meant as text: --set name=trial
-    _value(document, key.strip(), value, "--set")
+        return text
+    return found
 
 
-def _value(document: dict[str, Any], key: str, value: object, option: str) -> None:
-    """Puts ``value`` at the dotted ``key``, in place."""
+def put(document: dict[str, Any], key: str, value: object, option: str) -> None:
+    """Puts ``value`` at the dotted ``key``, in place; ``SpecError`` names ``option``."""
     *path, last = key.split(".")
     section = document
     for part in path:
