@@ -59,6 +59,12 @@ class LossError(WorkerError):
     code = 65  # EX_DATAERR
 
 
+class HangError(WorkerError):
+    """A rank came to no step for so long that the watchdog has ended it."""
+
+    code = 124  # what timeout(1) ends with
+
+
 class LoaderError(WorkerError):
     """A process that loads data has ended by itself."""
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from lockstep_worker import births, imports, seen
+from lockstep_worker import births, imports, seen, stacks
+from lockstep_worker.beat import Beat
 from lockstep_worker.sentences import Words
 
 STEPS = 3
@@ -53,6 +54,13 @@ class Inside:
         self._hooked: Any = None
         self._libraries: list[str] = []
         self._lock = threading.RLock()
+        self._beat: Beat | None = None
+        if (standing := settings.get("standing")) is not None:
+            try:
+                self._stacks = stacks.listen(Path(f"{standing}.stacks"))
+                self._beat = Beat(Path(f"{standing}.beat"))
+            except OSError as error:
+                self._complain("nobody watches over its steps", error)
 
     def watch(self) -> None:
         """Watches for what is imported; all else follows from that."""
@@ -214,6 +222,8 @@ class Inside:
         def reported(*arguments: object, **named: object) -> None:
             report(*arguments, **named)
             step = named.get("step")
+            if self._beat is not None:
+                self._beat.reported(named.get("kind", "step"), step)
             if isinstance(step, int) and step >= STEPS:
                 self._look_at_steps()
 

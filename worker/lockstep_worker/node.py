@@ -62,7 +62,7 @@ def leave_folder(folder: Path, world: World) -> None:
         return
     if (folder / "0.json").exists():
         return
-    for suffix in ("json", "heard"):
+    for suffix in ("json", "heard", "beat", "stacks", "seen", "hung"):
         (folder / f"{world.local_rank}.{suffix}").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # others are still in it
         folder.rmdir()

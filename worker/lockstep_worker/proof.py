@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lockstep_slurm.placement import Observation, Thread, Verdict, verify
@@ -64,8 +65,11 @@ class Proof:
         self.why: Words | None = None
         """What the training said of its end."""
 
-    def settings(self, parent: int) -> str:
-        """What the hook in the training has to know, for its environment; ``parent`` is this process."""
+    def settings(self, parent: int, folder: Path) -> str:
+        """What the hook in the training has to know, for its environment; ``parent`` is this process.
+
+        ``folder`` is the node's, in which its heartbeat and its stacks are looked for.
+        """
         own = self._placed.own
         settings = {
             "socket": self.theirs,
@@ -73,6 +77,7 @@ class Proof:
             "backend": self._backend,
             "born_on": own.communication.gloo or own.communication.cpus,
             "workers_on": own.loader or own.compute,
+            "standing": str(folder / str(self._world.local_rank)),
         }
         return f"{parent} {json.dumps(settings)}"
 

@@ -22,7 +22,7 @@ from lockstep_worker import links, memory, sentences, shortage
 from lockstep_worker.beside import Beside
 from lockstep_worker.claim import claim, follow
 from lockstep_worker.environment import Meeting, for_mpi, training_environment
-from lockstep_worker.errors import DataError, FencedError, LinkError, MismatchError, WorkerError, WorldError
+from lockstep_worker.errors import DataError, FencedError, HangError, LinkError, MismatchError, WorkerError, WorldError
 from lockstep_worker.meeting import ANY_NETWORK, MeetingPlace, Network
 from lockstep_worker.node import leave_folder, node_folder
 from lockstep_worker.output import Output
@@ -33,6 +33,7 @@ from lockstep_worker.sampling import ended, started
 from lockstep_worker.sentences import Words
 from lockstep_worker.stopping import Stopping
 from lockstep_worker.usage import cpu_seconds_of_children
+from lockstep_worker.watchdog import Watchdog, limit_of, word
 from lockstep_worker.world import World
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -124,15 +125,27 @@ class Rank:
             self._end_training()  # before there was a training to end
         signal.signal(signal.SIGCHLD, lambda *_: self._beside.look_after_writer(reports))
         self._beside.look_after_writer(reports)  # it may have died before
+        watchdog = self._watchdog(own, folder)
         try:
             returncode = training.wait()
         finally:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if watchdog is not None:
+                watchdog.stop()
         proof.finish()
         returncode = self._why(own, returncode, proof.why)
         end_descendants(spared=self._beside.pids())
         self._beside.tell(ended(cpu_seconds_of_children() - before), "the use of CPUs")
         return returncode
+
+    def _watchdog(self, own: Claim, folder: Path) -> Watchdog | None:
+        """The node's, beside its local rank 0."""
+        limit = limit_of(self.spec)
+        if self.world.local_rank != 0 or not limit:
+            return None
+        watchdog = Watchdog(self.run, own, self.world, folder, limit)
+        watchdog.start()
+        return watchdog
 
     def _place(self, own: Claim, folder: Path) -> Placed:
         """The node's plan, published by its local rank 0; this process then leaves the CPUs that compute."""
@@ -161,7 +174,7 @@ class Rank:
             placed=placed,
             socket=reports,
             meeting=meeting,
-            hook=proof.settings(os.getpid()),
+            hook=proof.settings(os.getpid(), reports.parent),
         )
         environment.update(self._stopping.variables(reports.parent, placed))
         output = self._beside.output
@@ -187,6 +200,8 @@ class Rank:
         place = self._beside.place
         if self._cut is not None and returncode != 0:
             returncode, self._finding = LinkError.code, self._cut
+        elif returncode == -signal.SIGKILL and (hung := self._hung()) is not None:
+            returncode, self._finding = HangError.code, hung
         elif self._mismatch is not None and returncode != 0:
             returncode, self._finding = MismatchError.code, self._mismatch
         elif returncode in {STOPPED, 128 + signal.SIGTERM}:
@@ -201,6 +216,9 @@ class Rank:
         if self._finding is None and words is not None and returncode > 0:
             self._finding = exit_record.raised(self.world, returncode, words)
         return returncode
+
+    def _hung(self) -> str | None:
+        return word(self._folder, self.world) if self._folder is not None else None
 
     def _shortage(self, returncode: int, words: Words | None) -> str | None:
         """The cause, where the training or the kernel's counters know it."""

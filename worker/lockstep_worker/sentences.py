@@ -131,3 +131,24 @@ def no_disk(who: str, number: int, file: str | None, text: str = "") -> str:
 def bad_loss(loss: float, step: int) -> str:
     """A loss that is no finite number."""
     return f"the loss of step {step} is {loss}"
+
+
+def hung(who: str, *, step: int, seconds: float, where: str, others_wait: bool, saved: int | None) -> str:
+    """A rank that does not come to the end of its step, and was ended for it."""
+    what = ", and the others wait for it" if others_wait else ""
+    at = f", in {where}" if where else ""
+    kept = "nothing was saved" if saved is None else f"the newest checkpoint is of step {saved}"
+    return (
+        f"{who} has hung: no rank has finished a step for {_long(seconds)}{what} in step {step}{at}; "
+        f"its stacks are in the log; {kept}"
+    )
+
+
+def goes_on(who: str, state: str, where: str, seconds: float) -> str:
+    """No rank finishes a step, and that is no hang."""
+    at = f", in {where}" if where else ""
+    return f"no rank has finished a step for {_long(seconds)}: {who} {state}{at}; the job goes on"
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

@@ -212,6 +212,14 @@ class Training(Section):
         description="A loss that is NaN or infinite: end the training and name the last good checkpoint (the default), "
         "or say so and go on",
     )
+    hang_minutes: float | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        allow_inf_nan=False,
+        description="So long after the last step of any rank the job ends, with the stacks of the rank that the others "
+        "wait for; 15 for a built-in model, and 0, never, for a `script`, of which nobody knows how long it evaluates",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Of the model's first parameters and the data's order")
 
     @model_validator(mode="after")
