@@ -35,7 +35,7 @@ from benchmarks.report import publish
 from benchmarks.side_by_side.turns import order
 from lockstep_slurm.errors import LockstepError
 
-SOURCES = ("worker/lockstep_worker/gradients/*.py", "benchmarks/exposing/*.py")
+SOURCES = ("worker/lockstep_worker/slices.py", "worker/lockstep_worker/gradients/*.py", "benchmarks/exposing/*.py")
 FEWEST = 3
 """Rounds that are made even where the time is over."""
 progress = Console(stderr=True)

@@ -18,15 +18,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from benchmarks.exposing.cases import BY_HOROVOD, PLAIN, Case
+from benchmarks.exposing.cases import BY_HOROVOD, OURS, PLAIN, Case
 from benchmarks.exposing.contenders import make
+from lockstep_worker import slices
 
 LOOK = 0.001
 """Seconds between two looks at what is exchanged alone: as long as Horovod's cycle."""
@@ -49,7 +50,7 @@ class Rank:
     def turn(self, kind: str, warm: int, steps: int) -> dict[str, Any]:
         """Some steps. The first ones of a turn are not timed: ours has nothing on its way before the very first."""
         contender = self._contenders[kind]
-        with self._at_rest(horovod=kind not in BY_HOROVOD):
+        with self._horovods_threads(kind):
             dist.barrier()
             for _ in range(warm):
                 contender.step()
@@ -67,7 +68,7 @@ class Rank:
 
     def layers(self) -> dict[str, Any]:
         """What is known of each parameter without communication."""
-        with self._at_rest(horovod=True):
+        with self._horovods_threads(PLAIN):
             dist.barrier()
             return {"layers": self._contenders[PLAIN].layers()}
 
@@ -97,16 +98,19 @@ class Rank:
         return {"steps": len(one.losses), "losses": one.losses, "digest": one.digest(), "tuning": one.tuning()}
 
     @contextmanager
-    def _at_rest(self, *, horovod: bool) -> Iterator[None]:
-        """Within it Horovod's threads, which look for work every millisecond, get what nobody else wants of the CPU.
+    def _horovods_threads(self, kind: str) -> Iterator[None]:
+        """Within it Horovod's threads run as they would if this contender were alone.
 
-        They have no part in a training over torch's process group, and nobody would have them there.
+        Where they have no part, in a training over torch's process group, they get what nobody else wants of the CPU:
+        they look for work every millisecond, and nobody would have them there. In ours they have short slices, as the
+        hook of a job gives them to them.
         """
-        policy = os.SCHED_IDLE if horovod else os.SCHED_OTHER
+        policy = os.SCHED_OTHER if kind in BY_HOROVOD else os.SCHED_IDLE
         for thread in self._horovods:
             os.sched_setscheduler(thread, policy, os.sched_param(0))
         try:
-            yield
+            with slices.shortened(*self._horovods) if kind == OURS else nullcontext():
+                yield
         finally:
             for thread in self._horovods:
                 os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))

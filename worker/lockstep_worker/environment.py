@@ -115,6 +115,8 @@ def training_environment(
         LOCKSTEP_LOADER_CPUS=",".join(map(str, placed.own.loader)),
         # Slurm's own variables are taken out; where a site's prolog makes a folder for each job, it is named by one.
         LOCKSTEP_LOCAL_DISK=inherited.get("SLURM_TMPDIR") or inherited.get("TMPDIR") or "/tmp",  # noqa: S108
+        # See slices.
+        LOCKSTEP_SLICE_US="100" if communication.get("short_slices", True) else "0",
         LOCKSTEP_EXCHANGE_CPUS=",".join(map(str, placed.own.communication.exchange)),
         PYTHONUNBUFFERED="1",
     )

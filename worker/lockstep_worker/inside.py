@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from lockstep_worker import births, imports, seen, stacks
+from lockstep_worker import births, imports, seen, slices, stacks
 from lockstep_worker.beat import Beat
 from lockstep_worker.sentences import Words
 
@@ -160,7 +160,7 @@ class Inside:
 
     @contextlib.contextmanager
     def _births(self, roles: Sequence[str], *, region: bool = True) -> Iterator[None]:
-        """Births on the communication CPUs: a thread begins with the mask of the one that makes it.
+        """Births on the communication CPUs, with a short slice: a thread begins with mask and slice of its maker.
 
         Without ``region`` who computes is not found out before: trainings make hundreds of groups, at 20 ms each.
         """
@@ -170,7 +170,7 @@ class Inside:
         if region:
             self._run_a_region()
         before = os.sched_getaffinity(0)
-        with births.BIRTHS.during(*roles):
+        with births.BIRTHS.during(*roles), slices.shortened():
             if self._born_on:
                 os.sched_setaffinity(0, self._born_on)
             try:

@@ -187,6 +187,11 @@ class Communication(Section):
         description="Whether lockstep's exchange does an update when its parameters are used next (the default), or "
         "in the optimizer's step(); of a built-in recipe",
     )
+    short_slices: bool = Field(
+        default=True,
+        description="Whether threads that communicate have a short slice of the scheduler, so that they wait less for "
+        "those that compute on the same CPU; from Linux 6.12 on",
+    )
     cycle_time_ms: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False, description="HOROVOD_CYCLE_TIME")
     fusion_threshold_mib: int = Field(64, ge=0, le=4096, description="HOROVOD_FUSION_THRESHOLD, in MiB")
     interface: Annotated[str, Field(pattern=forms.INTERFACE)] | None = Field(

@@ -7,6 +7,7 @@ case's outcome.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import make_run_directory
 from lockstep_slurm.job.spec import JobSpec
+from lockstep_worker.slices import slice_of
 from support.ranks import ROOT, Launched, base_environment
 
 CASES = (
@@ -121,6 +123,8 @@ def test_the_tuning_is_recorded_once_for_all_ranks(two_ranks: tuple[Outcomes, La
         document = json.loads(values.pop("document"))
         assert document["plan"]["piece_bytes"] == values["piece_bytes"]
         assert len(document["plan"]["order"]) == values["pieces"]
+        short = {} if slice_of(os.getpid()) is None else {"slice_us": 100.0}  # before Linux 6.12 there is none
+        assert {name: values.pop(name) for name in ("slice_us",) if name in values} == short
         assert set(values) == {"piece_bytes", "credit", "pieces", "cycle_time_ms", "transport", "why"}
         assert values["cycle_time_ms"] == 1.0
     assert "it is measured again" in two_ranks[1].text

@@ -122,6 +122,16 @@ def test_tried_are_plans_that_the_model_expects_least_of() -> None:
     assert plans_for(Link(0.0, 0.1 / (24 * MIB)), dear)[1].piece_bytes == 4 * MIB
 
 
+def test_where_pieces_are_fused_the_default_is_larger_ones_one_by_one() -> None:
+    link = Link(1e-3, 0.25 / (24 * MIB))
+    alone, fused = (plans_for(link, replace(COSTS, fuses=fuses)) for fuses in (False, True))
+    assert (alone[0].credit, fused[0].credit) == (2, 1)
+    assert [link.seconds(one[0].piece_bytes) for one in (alone, fused)] == pytest.approx([0.008, 0.032], rel=1e-4)
+    assert len({(one.piece_bytes, one.credit) for one in fused}) == len(fused) > 1
+    given = plans_for(link, replace(COSTS, fuses=True), piece_bytes=3 * MIB, credit=2)
+    assert [(one.piece_bytes, one.credit) for one in given] == [(3 * MIB, 2)]
+
+
 def test_what_is_given_is_given_in_every_plan_and_what_comes_to_the_same_is_not_tried() -> None:
     link = Link(1e-3, 0.25 / (24 * MIB))
     assert {one.piece_bytes for one in plans_for(link, COSTS, piece_bytes=3 * MIB)} == {3 * MIB}
@@ -219,7 +229,11 @@ def test_a_rank_that_measures_again_in_vain_becomes_patient() -> None:
 
 def document() -> dict[str, Any]:
     plan = measured_plan(3, SIZES, range(24), 3 * MIB, 3, measured=measured(Link(1e-3, 1e-8)))
-    return document_of(plan, DESCRIBED, transport="horovod", ranks=2, cycle_time_ms=1.0, why="tried")
+    return told_of(plan)
+
+
+def told_of(plan: Plan) -> dict[str, Any]:
+    return document_of(plan, DESCRIBED, transport="horovod", ranks=2, cycle_time_ms=1.0, slice_us=100.0, why="tried")
 
 
 def test_a_tuning_comes_back_as_it_was_from_a_checkpoint() -> None:
@@ -228,12 +242,13 @@ def test_a_tuning_comes_back_as_it_was_from_a_checkpoint() -> None:
     assert plan == plan_of(told, DESCRIBED, SIZES)
     assert plan.as_json() == told["plan"]
     assert plan.measured
-    assert document_of(plan, DESCRIBED, transport="horovod", ranks=2, cycle_time_ms=1.0, why="tried") == told
+    assert told_of(plan) == told
     record = record_of(told)
     assert json.loads(str(record.pop("document"))) == told
     assert record == {"piece_bytes": 3 * MIB, "credit": 3, "pieces": len(plan.order), "transport": "horovod",
-                      "cycle_time_ms": 1.0, "why": "tried"}  # fmt: skip
+                      "cycle_time_ms": 1.0, "slice_us": 100.0, "why": "tried"}  # fmt: skip
     assert "cycle_time_ms" not in record_of({**told, "cycle_time_ms": None})
+    assert "slice_us" not in record_of({**told, "slice_us": None})
     huge = {**told, "parameters": [1] * 20_000}
     assert "document" not in record_of(huge)  # a record has 32 KiB
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lockstep_worker import births
+from lockstep_worker import births, slices
 from lockstep_worker.gradients.counters import Counters
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.transport import POLL, Transport
@@ -148,6 +148,12 @@ class Exchange:
         assert self._thread.ident is not None
         return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident)) / max(self._issued, 1)
 
+    def slice_us(self) -> float | None:
+        """Microseconds of the thread's slice of the scheduler; None where the kernel has none of its own for it."""
+        assert self._thread.native_id is not None
+        found = slices.slice_of(self._thread.native_id)
+        return None if found is None else found / 1000
+
     def close(self, seconds: float) -> bool:
         """Ends the thread once nothing is under way; whether it did within ``seconds``."""
         with self._lock:
@@ -162,6 +168,7 @@ class Exchange:
         try:
             births.register("exchange")
             go_to_own_cpus()
+            slices.shorten(threading.get_native_id())
             while self._turn():
                 pass
         except BaseException as error:  # the training has to raise it, whatever it is

@@ -23,6 +23,9 @@ PIECE_SECONDS = 0.008
 ms on the loopback)."""
 CREDIT = 2
 """Pieces that may be under way at once, before anything is tried: one on the link, and one behind it."""
+FUSED_SECONDS, FUSED_CREDIT = 0.032, 1
+"""The same over Horovod: its ranks agree on a piece before they send it, some 3 ms on one core that computes as well,
+and two that wait are copied into one buffer, which is on the link for as long as both."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,17 @@ def measured_plan(
     credit: int | None,
     *,
     measured: Measured,
+    fuses: bool = False,
 ) -> Plan:
     """A plan from times: packed by first use, sent by release and deadline. What was never seen comes last.
 
     Without ``piece_bytes`` a piece is what the link carries in ``PIECE_SECONDS``, within bounds; without ``credit`` it
-    is ``CREDIT``.
+    is ``CREDIT``. Over a transport that ``fuses`` it is ``FUSED_SECONDS`` and ``FUSED_CREDIT``.
     """
+    seconds, places = (FUSED_SECONDS, FUSED_CREDIT) if fuses else (PIECE_SECONDS, CREDIT)
     if piece_bytes is None:
-        piece_bytes = int(min(max(measured.link.carries(PIECE_SECONDS), LEAST_PIECE_BYTES), MOST_PIECE_BYTES))
-    credit = CREDIT if credit is None else credit
+        piece_bytes = int(min(max(measured.link.carries(seconds), LEAST_PIECE_BYTES), MOST_PIECE_BYTES))
+    credit = places if credit is None else credit
     never = max([*measured.used.values(), 0.0]) + 1.0
     sequence = sorted(wanted, key=lambda one: measured.used.get(one, never))
     layout = lay_out(sizes, sequence, piece_bytes)

@@ -45,6 +45,7 @@ class Planner:
 
     ``asked``: what is given by hand, ``None`` for what is to be tuned; compared between the ranks. ``recorded``: a
     plan that is used as it is. ``piece_cpu``: seconds of the training's core that a piece has cost so far.
+    ``slice_us``: of the exchange's thread, to be recorded.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Planner:
         recorded: Plan | None,
         watch: Stopwatch,
         piece_cpu: Callable[[], float],
+        slice_us: Callable[[], float | None],
     ) -> None:
         self.plan: Plan | None = None
         self.renew = False
@@ -72,6 +74,7 @@ class Planner:
         self._recorded = recorded
         self._watch = watch
         self._piece_cpu = piece_cpu
+        self._slice_us = slice_us
         self._told: list[bool] = []
         self._steps = 0
         self._agreements = 0
@@ -214,6 +217,7 @@ class Planner:
             transport=name_of(self._transport),
             ranks=self._transport.size,
             cycle_time_ms=_cycle_time_ms(self._transport),
+            slice_us=self._slice_us(),
             why=why,
         )
         if self._transport.rank == 0 and "LOCKSTEP_RUN" in os.environ:

@@ -24,7 +24,14 @@ Described = Sequence[Sequence[Any]]
 
 
 def document_of(
-    plan: Plan, described: Described, *, transport: str, ranks: int, cycle_time_ms: float | None, why: str
+    plan: Plan,
+    described: Described,
+    *,
+    transport: str,
+    ranks: int,
+    cycle_time_ms: float | None,
+    slice_us: float | None,
+    why: str,
 ) -> dict[str, Any]:
     """In plain values; ``plan_of`` takes it back."""
     return {
@@ -34,6 +41,7 @@ def document_of(
         "transport": transport,
         "ranks": ranks,
         "cycle_time_ms": cycle_time_ms,
+        "slice_us": slice_us,
         "why": why,
     }
 
@@ -97,7 +105,7 @@ def _checked(told: dict[str, Any], sizes: Sequence[Size]) -> Plan:
 
 def record_of(document: Mapping[str, Any]) -> dict[str, float | int | str]:
     """The values of a ``tuning`` record, docs/records.md."""
-    plan, cycle = document["plan"], document["cycle_time_ms"]
+    plan, known = document["plan"], {name: document[name] for name in ("cycle_time_ms", "slice_us")}
     text = json.dumps(document, separators=(",", ":"))
     return {
         "piece_bytes": plan["piece_bytes"],
@@ -105,7 +113,7 @@ def record_of(document: Mapping[str, Any]) -> dict[str, float | int | str]:
         "pieces": len(plan["order"]),
         "transport": document["transport"],
         "why": document["why"],
-        **({} if cycle is None else {"cycle_time_ms": cycle}),
+        **{name: value for name, value in known.items() if value is not None},
         **({"document": text} if len(text) <= LONGEST else {}),
     }
 

@@ -90,6 +90,7 @@ class Reducer:
             recorded=recorded,
             watch=self._watch,
             piece_cpu=self._exchange.cpu_seconds_per_piece,
+            slice_us=self._exchange.slice_us,
         )
         self._hook()
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lockstep_worker import slices
 from lockstep_worker.gradients.errors import GradientError
 
 POLL = 0.0003
@@ -112,7 +113,8 @@ class GlooTransport:
                 'torch.distributed is not initialised; call init_process_group("gloo") before '
                 'lockstep.DistributedOptimizer(..., transport="gloo")'
             )
-        self._group: Any = dist.new_group(backend="gloo")
+        with slices.shortened():
+            self._group: Any = dist.new_group(backend="gloo")
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
 

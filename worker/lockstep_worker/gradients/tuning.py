@@ -78,7 +78,7 @@ def candidates(
     """
 
     def plan(piece: int | None, places: int | None) -> Plan:
-        return measured_plan(number, sizes, wanted, piece, places, measured=measured)
+        return measured_plan(number, sizes, wanted, piece, places, measured=measured, fuses=costs.fuses)
 
     default = plan(piece_bytes, credit)
     own = default.piece_bytes
