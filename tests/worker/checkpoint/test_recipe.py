@@ -39,6 +39,9 @@ def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: L
         return {(one["rank"], one["step"]): one["values"]["loss"] for one in records}
 
     assert min(step for _, step in losses(second, 2)) == resumed_at + 1 > 1
+    (resume,) = second.records("resume", 2)
+    assert (resume["rank"], resume["step"], resume["values"]) == (0, resumed_at, {"saved_by": 1, "ranks": 2})
+    assert first.records("resume") == []
     assert losses(second, 1, 2) == losses(whole, 1)
     digests = [
         {one["values"]["parameters_sha256"] for one in launched.records("end", attempt)}

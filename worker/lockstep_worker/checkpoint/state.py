@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import lockstep
 from lockstep_slurm.job.rundir import STOPPED
 from lockstep_worker.checkpoint import folder as folders
 from lockstep_worker.checkpoint import randomness
@@ -290,6 +291,8 @@ class State:
         self.step = self.resumed_at = self._saved_step = manifest.step
         if self._ranks.rank == 0:
             print(f"lockstep: {said}", file=sys.stderr, flush=True)
+            whose = {} if manifest.job == self._job else {"job": manifest.job or ""}
+            lockstep.report(kind="resume", step=manifest.step, saved_by=manifest.attempt, ranks=manifest.ranks, **whose)
 
     # -- behind a step -----------------------------------------------------------------------------------------------
 
