@@ -28,12 +28,18 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lockstep]:
 
 def test_an_imported_run_shows_what_happened(ours: Lockstep, tmp_path: Path) -> None:
     made = RunOnNodes(tmp_path / "runs", machine())
+    made.tell(0, "data", {"data": "digits", "path": "", "staged": "", "train": 1437, "held_out": 360, "classes": 10})
+    made.tell(0, "checkpoint", {"bytes": 1 << 20, "seconds": 0.5, "path": "step-5"}, step=5)
     made.end()
     ours.run("import", made.run)
     shown = ours.run("show", made.run.name).stdout.splitlines()
     happened = ours.json("show", made.run.name)["timeline"]
-    assert [entry["kind"] for entry in happened][-1] == "imported"
-    assert len(happened) >= 3
+    assert "imported" in [entry["kind"] for entry in happened]
+    saved = "Attempt 1 saved a checkpoint behind step 5 as step-5, 1 MiB, written in 500 ms."
+    assert saved in [entry["text"] for entry in happened]
+    rows = {line.split("  ")[0].strip(): line.rstrip() for line in shown}
+    assert rows["global batch"].endswith("128 = 4 x 32")
+    assert rows["data"].endswith("Trains on 1,437 samples of digits and is evaluated on 360, of 10 classes.")
     for line, entry in zip(shown[-len(happened) :], happened, strict=True):
         assert line.endswith(f"  {entry['text']}")
         # In Kathmandu it is a quarter to the hour.

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from lockstep_slurm.job.identity import new_job_id
-from lockstep_slurm.job.rundir import Claim, Exit, as_json, claim_file, exit_file, make_run_directory, spool_file
+from lockstep_slurm.job.rundir import (
+    STOPPED,
+    Claim,
+    Exit,
+    as_json,
+    claim_file,
+    exit_file,
+    make_run_directory,
+    spool_file,
+    write_whole,
+)
 from lockstep_slurm.placement import (
     Card,
     Communication,
@@ -132,19 +142,29 @@ class RunOnNodes:
         self.nodes = tuple(f"node{number + 1}" for number in range(nodes))
         spec = {"name": "placed", "training": {"model": "digits-mlp", "data": "digits", "epochs": 2}}
         self.run = make_run_directory(runs, new_job_id(), json.dumps(spec), "#!/bin/bash\n", by_hand=True)
+        self.attempt = 0
+        self._seqs: dict[tuple[int, int], int] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """The next attempt is claimed, and what is told from here on is told of it; then the one before has ended."""
+        before = self.attempt
+        self.attempt += 1
         claim = Claim(
-            attempt=1, fence=1, slurm_job_id=None, restart_count=0, cluster="site", node=self.nodes[0],
-            nodes=self.nodes, ranks=2 * nodes, host=socket.gethostname(), pid=os.getpid(), claimed=time.time(),
-            local_id="l",
+            attempt=self.attempt, fence=self.attempt, slurm_job_id=None, restart_count=before, cluster="site",
+            node=self.nodes[0], nodes=self.nodes, ranks=2 * len(self.nodes), host=socket.gethostname(), pid=os.getpid(),
+            claimed=time.time(), local_id="l",
         )  # fmt: skip
-        claim_file(self.run, 1).write_text(as_json(claim))
-        self._seqs: dict[int, int] = {}
+        write_whole(claim_file(self.run, self.attempt), as_json(claim))
+        if before:
+            self._end(before, Exit(before, before, STOPPED, None, 0, self.nodes[0], "told to stop", time.time()))
 
     def tell(self, rank: int, kind: str, values: Json, step: int | None = None) -> None:
         """A record of this rank in its node's spool."""
-        seq = self._seqs[rank] = self._seqs.get(rank, 0) + 1
-        record = {"v": 1, "attempt": 1, "rank": rank, "seq": seq, "time": time.time(), "kind": kind, "step": step}
-        file = spool_file(self.run, 1, self.nodes[rank // 2])
+        attempt = self.attempt
+        seq = self._seqs[attempt, rank] = self._seqs.get((attempt, rank), 0) + 1
+        record = {"v": 1, "attempt": attempt, "rank": rank, "seq": seq, "time": time.time(), "kind": kind, "step": step}
+        file = spool_file(self.run, attempt, self.nodes[rank // 2])
         file.parent.mkdir(exist_ok=True)
         with file.open("a") as opened:
             opened.write(json.dumps(record | {"values": values}) + "\n")
@@ -162,6 +182,9 @@ class RunOnNodes:
 
     def end(self) -> None:
         """The run's end, so that nothing more is looked for."""
-        claim = claim_file(self.run, 1)
-        claim.write_text(json.dumps(json.loads(claim.read_text()) | {"pid": 2**22 + 1}))
-        exit_file(self.run, 1).write_text(as_json(Exit(1, 1, 0, None, 0, self.nodes[0], None, time.time())))
+        self._end(self.attempt, Exit(self.attempt, self.attempt, 0, None, 0, self.nodes[0], None, time.time()))
+
+    def _end(self, attempt: int, ended: Exit) -> None:
+        claim = claim_file(self.run, attempt)
+        write_whole(claim, json.dumps(json.loads(claim.read_text()) | {"pid": 2**22 + 1}))
+        write_whole(exit_file(self.run, attempt), as_json(ended))

@@ -272,7 +272,9 @@ def test_where_a_steps_time_goes_comes_by_itself_and_names_the_slowest_rank(
         exposed = {"exposed_s": 0.02 if rank == 3 else 0.07, "waiting_s": 0.0 if rank == 3 else 0.05}
         for step in (2, 3):
             run.tell(rank, "step", computing | exposed | {"seconds": 0.2}, step=step)
-    said = "Rank 3 on node2 is slowest: it computes 48 % longer than the median rank; the others wait 50 ms a step for it."
+    said = (
+        "Rank 3 on node2 is slowest: it computes 48 % longer than the median rank; the others wait 50 ms a step for it."
+    )
     expect(page.get_by_test_id("step-sentence")).to_have_text(said, timeout=30_000)
     expect(shown).to_contain_text("Gradients go in pieces of at most 1 MiB, 2 under way at once, over horovod.")
     bars = shown.get_by_test_id("step-bar")
@@ -288,6 +290,54 @@ def test_where_a_steps_time_goes_comes_by_itself_and_names_the_slowest_rank(
     said_too = service.run("show", run.run.name).stdout
     assert f"{said}\n" in said_too
     assert re.search(r"exposed: slower rank +50 ms +25.0%  █{10}\n", said_too), said_too
+    run.end()
+    expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=60_000)
+
+
+def test_a_job_that_went_on_is_one_line_and_tells_of_its_checkpoints(
+    service: Lockstep, page: Page, tmp_path: Path
+) -> None:
+    run = RunOnNodes(tmp_path / "runs", machine(), nodes=1)
+
+    def train(first: int, last: int) -> None:
+        for step in range(first, last + 1):
+            for rank in (0, 1):
+                run.tell(rank, "step", {"loss": 2.5 / (1 + step / 20), "samples_per_s": 1000.0 + step % 7}, step=step)
+            if step % 5 == 0:
+                file = f"step-{step:09}-attempt-{run.attempt}.lockstep"
+                run.tell(0, "checkpoint", {"bytes": 3 << 20, "seconds": 0.4, "held_s": 0.01, "path": file}, step=step)
+
+    copying = {"node": "node1", "folder": "/tmp", "total_bytes": 4 << 30, "files": 3}
+    run.tell(0, "staging", copying | {"copied_bytes": 1 << 30, "seconds": 9})
+    service.run("import", run.run)
+    page.goto(address(service, f"/jobs/{run.run.name}"))
+    expect(page.get_by_test_id("global-batch")).to_have_text("64 = 2 ranks × 32")
+    data = page.get_by_test_id("data")
+    expect(data).to_contain_text("node1 copies the data to /tmp: 1 GiB of 4 GiB after 9 s.", timeout=30_000)
+    expect(data.get_by_role("progressbar")).to_be_visible()
+    run.tell(0, "staging", copying | {"copied_bytes": 4 << 30, "seconds": 30})
+    run.tell(0, "data", {"data": "tokens", "path": "/data", "train": 9000, "held_out": 500, "classes": 4000})
+    train(1, 38)
+    loss, note = page.get_by_test_id("chart-loss"), page.get_by_test_id("chart-note")
+    expect(loss).to_have_attribute("data-points", "38", timeout=30_000)
+    expect(data).to_contain_text("Trains on 9,000 samples of tokens in /data and is evaluated on 500")
+    expect(data.get_by_role("progressbar")).to_have_count(0)
+
+    run.begin()
+    run.tell(0, "resume", {"saved_by": 1, "ranks": 2}, step=35)
+    train(36, 60)
+    expect(loss).to_have_attribute("data-points", "60", timeout=30_000)
+    expect(note).to_contain_text("3 steps of 2 attempts had to be done again, and are drawn as done last.")
+    page.get_by_role("button", name="By attempt").click()
+    expect(loss).to_have_attribute("data-points", "63")
+    page.get_by_role("button", name="One line").click()
+    expect(loss).to_have_attribute("data-points", "60")
+    page.get_by_test_id("tab-timeline").click()
+    saves = page.locator("[data-testid=timeline-entry][data-kind=checkpoint]")
+    expect(saves).to_have_count(2, timeout=30_000)
+    expect(saves.last).to_contain_text("Attempt 2 saved 5 checkpoints behind steps 40 to 60, the newest of them as ")
+    expect(page.locator("[data-kind='goes on']")).to_contain_text("goes on from the checkpoint of step 35")
+    expect(page.locator("[data-kind=exit]")).to_contain_text("Attempt 1 ended with exit code 85: told to stop.")
     run.end()
     expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=60_000)
 

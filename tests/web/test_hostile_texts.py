@@ -56,6 +56,13 @@ def hostile_run(runs: Path) -> RunOnNodes:
         for thread in document["threads"]:
             thread["deviation"] = EVIL
         run.tell(rank, "verdict", values | {"when": "steps", "document": json.dumps(document | {"when": "steps"})})
+        run.tell(rank, "data", {"data": EVIL, "path": LINK, "staged": EVIL, "train": 5, "classes": EVIL})
+        run.tell(
+            rank, "staging", {"node": EVIL, "folder": EVIL, "copied_bytes": 1, "total_bytes": rank + 1, "files": EVIL}
+        )
+        run.tell(rank, "resume", {"job": EVIL, "saved_by": EVIL}, step=1)
+        run.tell(rank, "checkpoint", {"path": EVIL, "bytes": EVIL, "seconds": -1}, step=2)
+        run.tell(rank, "checkpoint", {"error": EVIL})
         run.tell(rank, "start", {"steps": 2, EVIL: 1.0, "hostname": EVIL})
         run.tell(rank, "step", {EVIL: 1.0, "loss": EVIL, "samples_per_s": 3.0})
     ended = Exit(1, 1, 1, None, 0, EVIL, EVIL, time.time())

@@ -142,11 +142,19 @@ class Job(JobSummary):
     """A job, with its spec."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [EXAMPLE_SUMMARY | {"spec": EXAMPLE_SPEC, "filled": ["resources.partition"]}]}
+        json_schema_extra={
+            "examples": [
+                EXAMPLE_SUMMARY | {"spec": EXAMPLE_SPEC, "filled": ["resources.partition"], "global_batch": 64}
+            ]
+        }
     )
 
     spec: JobSpec = Field(description="As it was submitted, with what the site filled in")
     filled: list[str] = Field(description="Dotted keys of `spec` whose values the site gave, not who submitted it")
+    global_batch: int | None = Field(
+        description="Samples of a step over all ranks: `batch_size` times the ranks, of the newest attempt where there "
+        "is one; null for a script, which makes its own batches"
+    )
 
 
 class JobPage(Wire):

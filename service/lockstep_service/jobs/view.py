@@ -30,7 +30,10 @@ def full(row: JobRow) -> Job:
 
 def of(row: JobRow, said: JobSpec, spec: JobSpec) -> Job:
     """The job whose spec was ``said``, and is ``spec`` with what the site filled in."""
-    return Job.model_validate(_fields(row) | {"spec": spec, "filled": rules.filled(said, spec)})
+    ranks = row.attempts[-1].ranks if row.attempts else row.ranks
+    batch = None if spec.training.script is not None else spec.training.batch_size * ranks
+    more = {"spec": spec, "filled": rules.filled(said, spec), "global_batch": batch}
+    return Job.model_validate(_fields(row) | more)
 
 
 def last(row: JobRow) -> Last:

@@ -9,6 +9,7 @@ from threading import Lock
 from sqlalchemy.orm import Session
 
 from lockstep_service.database import at_end
+from lockstep_service.jobs.attempts import claimed
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.metrics import repository
 from lockstep_service.metrics.figures import Figures
@@ -54,20 +55,21 @@ class FiguresCache:
     _lock: Lock = field(default_factory=Lock)
     _kept: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
 
-    def read(self, session: Session, row: JobRow, points: int) -> Metrics:
-        """The job's figures as of its row."""
+    def read(self, session: Session, row: JobRow, points: int, *, joined: bool = False) -> Metrics:
+        """The job's figures as of its row; ``joined``: one line of each figure over all attempts."""
         entry = self._entry(row.id)
         with entry.lock:
             figures = self._follow(entry, session, row)
-            over = {attempt.number for attempt in row.attempts[:-1]} | {
-                attempt.number for attempt in row.attempts if row.phase in ENDED
-            }
+            over = frozenset(attempt.number for attempt in (row.attempts if row.phase in ENDED else row.attempts[:-1]))
+            attempts = claimed(row, figures.told())
             return Metrics(
                 job_id=row.id,
                 revision=figures.revision,
-                series=figures.series(points, frozenset(over)),
+                series=figures.joined(points, over, attempts) if joined else figures.series(points, over),
+                attempts=figures.begun(attempts),
                 by_rank=figures.by_rank(),
                 step_time=figures.step_time(),
+                data=figures.data(attempts),
             )
 
     def to_change(self, session: Session, row: JobRow) -> Figures:

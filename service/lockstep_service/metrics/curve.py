@@ -27,6 +27,7 @@ class Kept(Struct, array_like=True, frozen=True):
     told: bytes
     lows: bytes
     highs: bytes
+    by_step: bool = True
 
 
 class Curve:
@@ -37,8 +38,8 @@ class Curve:
     widens the range (``low``, ``high``) of the one before it, so that no peak is ever lost.
     """
 
-    __slots__ = ("attempt", "changed", "counts", "highs", "kind", "lows", "name", "ranks", "settled", "steps", "times",
-                 "told", "totals")  # fmt: skip
+    __slots__ = ("attempt", "by_step", "changed", "counts", "highs", "kind", "lows", "name", "ranks", "settled",
+                 "steps", "times", "told", "totals")  # fmt: skip
 
     def __init__(self, attempt: int, kind: str, name: str) -> None:
         self.attempt, self.kind, self.name = attempt, kind, name
@@ -48,6 +49,8 @@ class Curve:
         """Up to this step (with it) not all steps are there any more."""
         self.changed = True
         """Since it was stored."""
+        self.by_step = True
+        """Whether every value came with a step: else some are placed by the number of their record."""
         self.steps = array("q")
         self.times = array("d")
         """Seconds since the epoch: when the last of the ranks told it."""
@@ -181,7 +184,7 @@ class Curve:
             Kept(
                 self.attempt, self.kind, self.name, self.ranks, self.settled, self.steps.tobytes(),
                 self.times.tobytes(), self.totals.tobytes(), self.counts.tobytes(), self.told.tobytes(),
-                self.lows.tobytes(), self.highs.tobytes(),
+                self.lows.tobytes(), self.highs.tobytes(), self.by_step,
             )
         )  # fmt: skip
 
@@ -191,6 +194,7 @@ class Curve:
         found = msgpack.decode(stored, type=Kept)
         curve = cls(found.attempt, found.kind, found.name)
         curve.ranks, curve.settled, curve.changed = found.ranks, found.settled, False
+        curve.by_step = found.by_step
         for name in ("steps", "times", "totals", "counts", "told", "lows", "highs"):
             getattr(curve, name).frombytes(getattr(found, name))
         return curve

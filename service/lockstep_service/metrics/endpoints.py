@@ -68,10 +68,18 @@ def get_job_metrics(
     app: App,
     session: Reading,
     id: JobId,  # noqa: A002
+    *,
     points: Annotated[int, Query(ge=2, le=10_000, description="At most so many per series; peaks stay visible")] = 600,
+    joined: Annotated[
+        bool,
+        Query(
+            description="One line of each figure over all attempts: of steps that a later attempt did again, as it did "
+            "them. By default each attempt has its own"
+        ),
+    ] = False,
 ) -> Response:
     """Every series of the job, aggregated over its ranks, and the newest figures of each rank."""
-    return conditional(request, service.metrics(app, session, id, points))
+    return conditional(request, service.metrics(app, session, id, points, joined=joined))
 
 
 @router.post(

@@ -7,11 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from lockstep_service.metrics.record import number
+from lockstep_service.metrics.record import number, text
 from lockstep_service.metrics.words import bytes_in_words, figure, rate_in_words, seconds_in_words
-
-_LONGEST = 300
-"""Characters of a text that a rank wrote."""
 
 
 class Isolation(Struct, array_like=True, frozen=True):
@@ -48,7 +45,7 @@ class Tuning(Struct, array_like=True, frozen=True):
         piece, credit, cycle, pieces = (
             _positive(values, name) for name in ("piece_bytes", "credit", "cycle_time_ms", "pieces")
         )
-        return cls(piece, credit, cycle, pieces, _text(values.get("transport")), _text(values.get("why")))
+        return cls(piece, credit, cycle, pieces, text(values.get("transport")), text(values.get("why")))
 
 
 def in_words(isolation: Isolation | None, tuning: Tuning | None) -> str | None:
@@ -77,10 +74,3 @@ def in_words(isolation: Isolation | None, tuning: Tuning | None) -> str | None:
 def _positive(values: Mapping[str, Any], name: str) -> float | None:
     found = number(values.get(name))
     return found if found is not None and found > 0 else None
-
-
-def _text(value: object) -> str | None:
-    """A text that every answer can hold, on one line; None where it is none."""
-    if not isinstance(value, str):
-        return None
-    return "".join(character for character in value[:_LONGEST] if character.isprintable()).strip() or None

@@ -8,21 +8,21 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct, msgpack
 
+from lockstep_service.metrics import drawn, sources
 from lockstep_service.metrics.curve import NAN, Curve
+from lockstep_service.metrics.drawn import Kind, kind_of
 from lockstep_service.metrics.last import last
 from lockstep_service.metrics.pace import exposed_share, throughput
 from lockstep_service.metrics.rank import DRAWN_OF_USAGE, OF_ATTEMPT, Attempt, Rank
 from lockstep_service.metrics.record import NOT_FINITE, Record, number
-from lockstep_service.metrics.schemas import RankFigures, Series, StepTime
+from lockstep_service.metrics.schemas import AttemptBegun, RankFigures, Series, StepTime, TrainingData
 from lockstep_service.metrics.spent import Spent, spent
 from lockstep_service.metrics.step_time import step_time
-from lockstep_service.metrics.thinning import thin
 
-Kind = Literal["step", "evaluation", "usage"]
 ROOM, LEAST_ROOM = 4096, 512
 """Points of one curve; a job with many has less for each."""
 ROOM_IN_ALL = 500_000
@@ -34,9 +34,6 @@ _HALF = re.compile("[\ud800-\udfff]")
 _STORE_AFTER = 20_000
 """Records and values; and one for so many numbers that are held, so that storing costs less than taking in."""
 _NUMBERS_A_RECORD = 4
-# An evaluation's values that share a name with a step's are told apart by this.
-_ALSO_OF_A_STEP = frozenset({"loss", "samples", "seconds", "samples_per_s", "exposed_s", "epoch"})
-_SUMMED = frozenset({"samples_per_s"})
 
 
 class _Stored(Struct, array_like=True):
@@ -110,11 +107,11 @@ class Figures:
             curves = self._named[record.attempt, kind] = {}
         for name, value in values.items():
             if isinstance(value, float):
-                drawn = value
+                height = value
             elif isinstance(value, str) and value in NOT_FINITE:
-                drawn = NAN
+                height = NAN
             elif (found := number(value)) is not None:
-                drawn = found
+                height = found
             else:
                 continue
             curve = curves.get(name)
@@ -124,7 +121,9 @@ class Figures:
                 continue
             self._since += 1
             touched.add(curve)
-            curve.put(step, record.rank, drawn, record.time, late=late)
+            curve.put(step, record.rank, height, record.time, late=late)
+            if record.step is None:
+                curve.by_step = False
 
     def _begin(self, attempt: int, kind: Kind, name: str) -> Curve | None:
         """A new curve; None where it is not to be drawn, which is noted."""
@@ -152,15 +151,28 @@ class Figures:
         )
 
     def series(self, points: int, over: frozenset[int] = frozenset()) -> list[Series]:
-        """Every series, thinned to at most ``points``; ``over``: the attempts to which nothing will be added.
+        """Every attempt's every series, thinned to at most ``points``; ``over``: attempts that nothing is added to."""
+        return drawn.apart(self.curves, points, over)
 
-        A step counts once all ranks that report this figure have reported it; at the end of an attempt the means also
-        count steps that only some ranks got to, while a sum over some of the ranks would be a different figure.
-        """
-        return [
-            _one(curve, points, ended=curve.attempt in over)
-            for curve in sorted(self.curves, key=lambda curve: (curve.attempt, curve.kind, _series_name(curve)))
-        ]
+    def joined(self, points: int, over: frozenset[int], attempts: Iterable[int]) -> list[Series]:
+        """Every figure's line over these attempts, thinned to at most ``points``."""
+        return drawn.joined(self.curves, points, over, self.begun(attempts))
+
+    def begun(self, attempts: Iterable[int]) -> list[AttemptBegun]:
+        """Where each of these attempts that trained at all began."""
+        return drawn.begun(self.curves, self.attempts, attempts)
+
+    def told(self) -> set[int]:
+        """The attempts that records speak of."""
+        return {attempt for attempt, _ in self.ranks}
+
+    def data(self, attempts: Iterable[int]) -> TrainingData | None:
+        """What is trained on, by the newest of these attempts that said anything of it."""
+        for number_ in sorted(attempts, reverse=True):
+            attempt = self.attempts.get(number_)
+            if attempt is not None and (attempt.source is not None or attempt.staging):
+                return sources.in_words(number_, attempt.source, attempt.staging)
+        return None
 
     def by_rank(self) -> list[RankFigures]:
         """The newest figures of each rank, in its newest attempt."""
@@ -239,47 +251,8 @@ class Figures:
         for body in curves:
             curve = Curve.of(zlib.decompress(body))
             figures.curves.append(curve)
-            figures._named.setdefault((curve.attempt, _kind(curve)), {})[curve.name] = curve
+            figures._named.setdefault((curve.attempt, kind_of(curve)), {})[curve.name] = curve
         return figures
-
-
-def _one(curve: Curve, points: int, *, ended: bool) -> Series:
-    name = _series_name(curve)
-    aggregate: Literal["mean", "sum"] = "sum" if name in _SUMMED else "mean"
-    shown = curve.shown(whole=not (ended and aggregate == "mean"))
-    low = [_known(curve.lows[i]) for i in shown]
-    high = [_known(curve.highs[i]) for i in shown]
-    kept = thin([_known(curve.totals[i]) for i in shown], low, high, points)
-    return Series(
-        name=name,
-        attempt=curve.attempt,
-        aggregate=aggregate,
-        kind=_kind(curve),
-        step=[curve.steps[shown[i]] for i in kept],
-        time=[curve.times[shown[i]] for i in kept],
-        value=[_value(curve, shown[i], aggregate) for i in kept],
-        min=[low[i] for i in kept],
-        max=[high[i] for i in kept],
-        ranks=len(curve.ranks),
-    )
-
-
-def _kind(curve: Curve) -> Kind:
-    return "evaluation" if curve.kind == "evaluation" else "usage" if curve.kind == "usage" else "step"
-
-
-def _known(value: float) -> float | None:
-    return value if value == value else None  # noqa: PLR0124 - not NaN
-
-
-def _value(curve: Curve, at: int, aggregate: Literal["mean", "sum"]) -> float | None:
-    mean = curve.totals[at] / curve.counts[at]
-    return number(mean * curve.told[at] if aggregate == "sum" else mean)
-
-
-def _series_name(curve: Curve) -> str:
-    also = curve.kind == "evaluation" and curve.name in _ALSO_OF_A_STEP
-    return f"evaluation_{curve.name}" if also else curve.name
 
 
 def _packed(body: bytes) -> bytes:

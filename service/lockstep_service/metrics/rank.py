@@ -10,7 +10,9 @@ from msgspec import Struct, field
 
 from lockstep_service.metrics.exchange import Isolation, Tuning
 from lockstep_service.metrics.pace import RECENT
-from lockstep_service.metrics.record import Record, number
+from lockstep_service.metrics.record import Record, number, text
+from lockstep_service.metrics.saved import Resumed, Saved
+from lockstep_service.metrics.sources import MOST_NODES, Source, Staging
 from lockstep_service.metrics.told import TOLD, Told
 from lockstep_service.placement import documents
 
@@ -22,7 +24,7 @@ _WINDOW = 1024
 DRAWN_OF_USAGE = ("cpus", "received_bytes_per_s", "sent_bytes_per_s")
 _OF_NOW = ("loss", "epoch", "samples", "seconds", "samples_per_s", "exposed_s")
 _OF_NEWEST = (*_OF_NOW, *(name for name in TOLD if name not in _OF_NOW))
-OF_ATTEMPT = frozenset({"start", "evaluation", "isolation", "tuning"})
+OF_ATTEMPT = frozenset({"start", "evaluation", "isolation", "tuning", "checkpoint", "resume", "data", "staging"})
 _INT64 = 2**63
 _ADDED_UP = ("cpu_s", "elapsed_s", "received_bytes", "sent_bytes")
 
@@ -156,6 +158,11 @@ class Attempt(Struct, array_like=True):
     """Time, and communication alone as it was measured."""
     tuning: tuple[float, Tuning] | None = None
     """Time, and how gradients are exchanged."""
+    saved: Saved = field(default_factory=Saved)
+    resumed: Resumed | None = None
+    source: Source | None = None
+    staging: dict[str, Staging] = field(default_factory=dict)
+    """By node, the newest of each."""
 
     def take(self, record: Record) -> None:
         """Notes a record of one of the kinds ``OF_ATTEMPT``."""
@@ -168,6 +175,19 @@ class Attempt(Struct, array_like=True):
             self.isolation = record.time, Isolation.of(record.values)
         elif record.kind == "tuning" and (self.tuning is None or record.time >= self.tuning[0]):
             self.tuning = record.time, Tuning.of(record.values)
+        elif record.kind == "checkpoint":
+            self.saved.take(record)
+        elif record.kind == "resume" and (self.resumed is None or record.time >= self.resumed.time):
+            self.resumed = Resumed.of(record) or self.resumed
+        elif record.kind == "data" and (self.source is None or record.time >= self.source.time):
+            self.source = Source.of(record)
+        elif record.kind == "staging":
+            self._stage(text(record.values.get("node")) or f"rank {record.rank}'s node", Staging.of(record))
+
+    def _stage(self, node: str, told: Staging) -> None:
+        known = self.staging.get(node)
+        if told.time >= known.time if known is not None else len(self.staging) < MOST_NODES:
+            self.staging[node] = told
 
 
 _Dated = tuple[int | None, float, float | None]

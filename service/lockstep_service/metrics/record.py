@@ -19,7 +19,12 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _INT32, _INT64 = 2**31, 2**63
 LONGEST_LINE = 1 << 20
-KINDS = frozenset({"start", "step", "evaluation", "usage", "gap", "end", "isolation", "tuning"}) | documents.KINDS
+_LONGEST_TEXT = 300
+"""Characters of a text that a rank wrote, where it is shown."""
+KINDS = documents.KINDS | {
+    "start", "step", "evaluation", "usage", "gap", "end", "isolation", "tuning",
+    "checkpoint", "resume", "data", "staging",
+}  # fmt: skip
 """The kinds of today; a reader keeps one that it does not know."""
 
 Value = int | float | str | list[int | float | str]
@@ -143,6 +148,13 @@ def number(value: object) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
+
+
+def text(value: object) -> str | None:
+    """A text that every answer can hold, on one line and not too long; None where it is none."""
+    if not isinstance(value, str):
+        return None
+    return "".join(character for character in value[:_LONGEST_TEXT] if character.isprintable()).strip() or None
 
 
 NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})

@@ -12,6 +12,14 @@ _SERIES: dict[str, Any] = {
     "name": "loss", "attempt": 1, "aggregate": "mean", "kind": "step", "step": [1, 2],
     "time": [1764000000.1, 1764000000.4],
     "value": [2.31, 2.12], "min": [2.30, 2.10], "max": [2.32, 2.14], "ranks": 2,
+    "parts": [{"attempt": 1, "first": 0, "ranks": 2}],
+}  # fmt: skip
+_BEGUN: dict[str, Any] = {"attempt": 2, "step": 601, "resumed_from": 600, "done_again": 12}
+_DATA: dict[str, Any] = {
+    "attempt": 2,
+    "sentence": "Trains on 1,281,167 samples of images in /data/imagenet and is evaluated on 50,000, of 1,000 classes.",
+    "staging": "1 of 2 nodes has copied the data to /tmp: 150 GiB of 276 GiB after 840 s.",
+    "nodes_staging": 1, "copied_bytes": 161e9, "total_bytes": 296e9,
 }  # fmt: skip
 _BY_RANK: dict[str, Any] = {
     "rank": 0, "node": "node1", "attempt": 1, "step": 660, "samples_per_s": 2500.1, "loss": 0.01,
@@ -36,15 +44,23 @@ _STEP_TIME: dict[str, Any] = {
 PartName = Literal["forward", "backward", "optimizer", "data", "exposed", "transfer", "waiting", "other", "untold"]
 
 
+class SeriesPart(Wire):
+    """The points of a series that are of one attempt: from this one up to where the next part begins."""
+
+    attempt: int
+    first: int = Field(description="Its first point's place in the lists, from 0")
+    ranks: int = Field(description="How many ranks these points stand for")
+
+
 class Series(Wire):
-    """One figure over the steps of one attempt; the lists are of equal length."""
+    """One figure over the steps of one attempt, or `joined` of all of them; the lists are of equal length."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_SERIES]})
 
     name: str = Field(
         description="`loss`, `samples_per_s`, `accuracy`, `evaluation_loss`, or whatever a script reports"
     )
-    attempt: int
+    attempt: int = Field(description="Of a joined line, the newest that told this figure")
     aggregate: Literal["mean", "sum"] = Field(description="How the ranks' values became one: `samples_per_s` by sum")
     kind: Literal["step", "evaluation", "usage"] = Field(
         description="`usage`: of the CPUs (`cpus`, per rank) and of the network (`received_bytes_per_s`, "
@@ -55,7 +71,34 @@ class Series(Wire):
     value: list[float | None] = Field(description="null where a rank reported NaN or an infinity")
     min: list[float | None] = Field(description="Smallest over the ranks")
     max: list[float | None] = Field(description="Largest over the ranks")
-    ranks: int = Field(description="How many ranks a point stands for")
+    ranks: int = Field(description="How many ranks a point stands for, in `attempt`")
+    parts: list[SeriesPart] = Field(description="By attempt; none for one that has no point")
+
+
+class AttemptBegun(Wire):
+    """Where an attempt that trained began."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_BEGUN]})
+
+    attempt: int
+    step: int = Field(description="The first step that it did")
+    resumed_from: int | None = Field(
+        description="The step of the checkpoint with which it went on; null where it told none"
+    )
+    done_again: int = Field(description="How many steps that had been done before it did again, or has to")
+
+
+class TrainingData(Wire):
+    """What is trained on, in plain words; `sentence` and `staging` are data: show them as text, never as HTML."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_DATA]})
+
+    attempt: int = Field(description="The newest attempt that told of its data")
+    sentence: str | None = Field(description="Samples and classes; null before they are opened")
+    staging: str | None = Field(description="How far nodes are with copying to their own disks; null where none does")
+    nodes_staging: int = Field(description="How many nodes have not copied all of it yet")
+    copied_bytes: float | None = Field(description="Over all nodes")
+    total_bytes: float | None
 
 
 class RankFigures(Wire):
@@ -142,8 +185,10 @@ class Metrics(Wire):
                     "job_id": "019aaf3e-8c1b-7d2f-9a51-6b0c2f8e4d10",
                     "revision": 17,
                     "series": [_SERIES],
+                    "attempts": [_BEGUN],
                     "by_rank": [_BY_RANK],
                     "step_time": _STEP_TIME,
+                    "data": _DATA,
                 }
             ]
         }
@@ -152,8 +197,10 @@ class Metrics(Wire):
     job_id: str
     revision: int
     series: list[Series]
+    attempts: list[AttemptBegun] = Field(description="Those that trained, the oldest first")
     by_rank: list[RankFigures]
     step_time: StepTime | None = Field(description="null before a rank told how long a step takes")
+    data: TrainingData | None = Field(description="null before anything was told of them")
 
 
 class Acknowledgement(Wire):

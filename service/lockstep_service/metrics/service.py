@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
@@ -14,14 +15,16 @@ from lockstep_service.database import told
 from lockstep_service.errors import ForbiddenError, InvalidError, MalformedError, TooLargeError
 from lockstep_service.events.broadcaster import Change
 from lockstep_service.jobs import repository as jobs
-from lockstep_service.jobs.attempts import newest_claimed
+from lockstep_service.jobs.attempts import claimed, newest_claimed
 from lockstep_service.jobs.service import existing
 from lockstep_service.metrics import repository
 from lockstep_service.metrics.figures import Figures
-from lockstep_service.metrics.record import Batch, RecordError, batch_of, parse
+from lockstep_service.metrics.record import Batch, Record, RecordError, batch_of, parse
 from lockstep_service.metrics.schemas import Acknowledgement, Metrics
 from lockstep_service.placement import service as placement
 from lockstep_service.tables import JobRow
+from lockstep_service.timeline import repository as timeline
+from lockstep_service.timeline import training
 from lockstep_service.wire import now
 
 _PIECE = 1 << 20
@@ -63,6 +66,7 @@ def take_in(app: Application, session: Session, row: JobRow, batch: Batch) -> di
             _tell_last(row, figures)
         session.flush()
         placement.take_in(session, row, new.records)
+        _tell_timeline(session, row, figures, new.records)
         if figures.to_store:
             repository.keep(session, row.id, figures)
             app.figures.tidy()
@@ -81,14 +85,25 @@ def settle(app: Application, session: Session, row: JobRow) -> None:
 
 
 def _tell_last(row: JobRow, figures: Figures) -> None:
-    newest = newest_claimed(row, {attempt for attempt, _ in figures.ranks})
+    newest = newest_claimed(row, figures.told())
     if newest is not None:
         row.last = figures.last(newest)
 
 
-def metrics(app: Application, session: Session, job_id: str, points: int) -> Metrics:
+def _tell_timeline(session: Session, row: JobRow, figures: Figures, new: Sequence[Record]) -> None:
+    """What is said of checkpoints and of staged data, of those attempts that ``new`` records tell of."""
+    told: dict[int, set[str]] = {}
+    for record in new:
+        if record.kind in training.KINDS:
+            told.setdefault(record.attempt, set()).add(record.kind)
+    if told:
+        for number in sorted(claimed(row, told)):
+            timeline.renew(session, row, training.entries(figures.attempts[number], told[number]))
+
+
+def metrics(app: Application, session: Session, job_id: str, points: int, *, joined: bool) -> Metrics:
     """The job's figures; ``NotFoundError`` when there is no such job."""
-    return app.figures.read(session, existing(session, job_id), points)
+    return app.figures.read(session, existing(session, job_id), points, joined=joined)
 
 
 def unpack(body: bytes, encoding: str, limit: int) -> Batch:

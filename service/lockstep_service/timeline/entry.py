@@ -8,10 +8,12 @@ from typing import Final, Literal
 
 Kind = Literal[
     "stored", "imported", "asked", "submit", "dispatched", "waiting", "started", "suspended", "resumed", "requeued",
-    "attempt", "exit", "verdict", "checkpoint", "remark", "unknown", "known", "stale", "answered",
-    "ended well", "ended badly",
+    "attempt", "exit", "verdict", "goes on", "checkpoint", "not saved", "staged", "remark", "unknown", "known", "stale",
+    "answered", "ended well", "ended badly",
 ]  # fmt: skip
-"""What an entry is about. ``asked`` is what its owner asked for, ``submit`` what happened on its way to Slurm."""
+"""What an entry is about. ``asked`` is what its owner asked for, ``submit`` what happened on its way to Slurm.
+
+``goes on`` is of the checkpoint with which an attempt went on; ``checkpoint``, ``not saved`` and ``staged`` sum up."""
 
 REPEATING: Final[tuple[Kind, ...]] = ("submit", "waiting", "remark")
 """Kinds that come back again and again while a job stands still: the same words are kept once until it moves."""

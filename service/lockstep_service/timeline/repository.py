@@ -15,11 +15,13 @@ from sqlalchemy import (
     String,
     Text,
     bindparam,
+    delete,
     func,
     insert,
     literal,
     or_,
     select,
+    update,
 )
 from sqlalchemy.orm import Session
 
@@ -43,6 +45,8 @@ class _Gathered:
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     known: dict[str, Facts] = field(default_factory=dict)
+    renewed: dict[tuple[str, Kind, int | None], Entry] = field(default_factory=dict)
+    """By job, kind and attempt: what takes the place of the entry that there is."""
 
 
 def begun(session: Session, row: JobRow) -> None:
@@ -83,13 +87,24 @@ def keep(session: Session, job_id: str, entries: Iterable[Entry]) -> None:
     Who changes many jobs by one statement calls this for each of them, and sets their ``changed_at`` by that statement,
     by which open pages know that there is something new.
     """
-    rows = [
-        {"of_job": job_id, "at": one.time, "of_kind": one.kind, "of_attempt": one.attempt, "said": one.text}
-        for one in entries
-    ]
+    rows = [_values(job_id, one) for one in entries]
     if rows:
         _gathered(session).entries.extend(rows)
         at_commit(session, _store)
+
+
+def renew(session: Session, row: JobRow, entries: Iterable[Entry]) -> None:
+    """Puts each of ``entries`` in the place of the one of its kind and attempt, at the timeline's end.
+
+    So what sums up many things is one entry. One behind which the end of its attempt is told stays where it is.
+    """
+    new = {(row.id, one.kind, one.attempt): one for one in entries}
+    if not new:
+        return
+    row.changed_at = now()
+    told(session, Change(row.id, "job"))
+    _gathered(session).renewed.update(new)
+    at_commit(session, _store)
 
 
 def page(session: Session, job_id: str, after: int, limit: int) -> Sequence[TimelineRow]:
@@ -103,6 +118,10 @@ def latest(session: Session, job_id: str) -> int:
     return session.scalars(select(func.max(TimelineRow.id)).where(TimelineRow.job_id == job_id)).one() or 0
 
 
+def _values(job_id: str, one: Entry) -> dict[str, Any]:
+    return {"of_job": job_id, "at": one.time, "of_kind": one.kind, "of_attempt": one.attempt, "said": one.text}
+
+
 def _gathered(session: Session) -> _Gathered:
     found: _Gathered = session.info.setdefault(_GATHERED, _Gathered())
     return found
@@ -110,9 +129,31 @@ def _gathered(session: Session) -> _Gathered:
 
 def _store(session: Session) -> None:
     entries, _gathered(session).entries = _gathered(session).entries, []
+    renewed, _gathered(session).renewed = _gathered(session).renewed, {}
     session.flush()  # a job's row comes before its timeline
-    repeating = any(entry["of_kind"] in REPEATING for entry in entries)
-    session.connection().execute(_STORE_IF_NEW if repeating else _STORE, entries)
+    for (job_id, _, _), entry in renewed.items():
+        if not _stays(session, job_id, entry):
+            entries.append(_values(job_id, entry))
+    if entries:
+        repeating = any(entry["of_kind"] in REPEATING for entry in entries)
+        session.connection().execute(_STORE_IF_NEW if repeating else _STORE, entries)
+
+
+def _stays(session: Session, job_id: str, entry: Entry) -> bool:
+    """Whether ``entry`` has taken the place of an earlier one; else that one is removed, where there is one."""
+    of_attempt = TimelineRow.job_id == job_id, TimelineRow.attempt == entry.attempt
+    known = session.execute(
+        select(TimelineRow.id, TimelineRow.text).where(*of_attempt, TimelineRow.kind == entry.kind)
+    ).first()
+    if known is None:
+        return False
+    ended = select(TimelineRow.id).where(*of_attempt, TimelineRow.kind == "exit", TimelineRow.id > known.id)
+    if known.text == entry.text or session.execute(ended.limit(1)).first() is not None:
+        values = {"text": entry.text, "time": entry.time}
+        session.execute(update(TimelineRow).where(TimelineRow.id == known.id).values(values))
+        return True
+    session.execute(delete(TimelineRow).where(TimelineRow.id == known.id))
+    return False
 
 
 def _store_if_new() -> Insert:

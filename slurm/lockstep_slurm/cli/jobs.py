@@ -166,9 +166,10 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
         found = api.get(f"/jobs/{api.job_id(job)}")
         placement = api.get(f"/jobs/{found['id']}/placement", brief="true") if found["verdicts"] else None
         happened = timeline.read(api, found["id"])
-        spent = step_time.read(api, found)
+        figures = api.get(f"/jobs/{found['id']}/metrics", points=2)
+    spent, data = figures["step_time"], figures.get("data")  # an older service tells none
     if as_json:
-        print_json(found | {"placement": placement, "timeline": happened, "step_time": spent})
+        print_json(found | {"placement": placement, "timeline": happened, "step_time": spent, "data": data})
         return
     last = found["last"]
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -192,6 +193,9 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
         *((("rerun of", found["rerun_of"]),) if found["rerun_of"] else ()),
         ("nodes", ", ".join(found["nodes"]) or f"{found['nodes_requested']} asked for"),
         ("ranks", str(found["ranks"])),
+        *((("global batch", _batch(found)),) if found.get("global_batch") is not None else ()),
+        # What a rank told: a path may be anything.
+        *(((name, Text(data[key])) for name, key in _DATA if data[key]) if data is not None else ()),
         ("placement", verdict.line(found)),
         ("step", f"{last['step'] or 0} of {last['steps'] or '?'}"),
         ("throughput", f"{number(last['samples_per_s'])} samples/s" + _of_ranks(last, found["ranks"])),
@@ -219,6 +223,16 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
         console.print(sentence, markup=False, soft_wrap=True)
     for line in timeline.lines(happened):
         console.print(line, markup=False, soft_wrap=True)
+
+
+_DATA = (("data", "sentence"), ("staging", "staging"))
+
+
+def _batch(job: Json) -> str:
+    training = job["spec"]["training"]
+    each, parts = training["batch_size"], training["accumulate"] or 1
+    ranks = job["global_batch"] // each
+    return f"{job['global_batch']} = {ranks} x {each}" + (f", each in {parts} parts" if parts > 1 else "")
 
 
 def watch(job: JobArgument, *, as_json: JsonOption = False) -> None:

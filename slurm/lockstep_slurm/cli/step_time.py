@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lockstep_slurm.cli.api import Api, Json
+from lockstep_slurm.cli.api import Json
 from lockstep_slurm.cli.output import number
 
 _WIDTH = 40
@@ -16,14 +16,6 @@ _NAMES = {
     "untold": "not told apart",
 }
 _SENTENCES = ("sentence", "untold", "exchange")
-
-
-def read(api: Api, job: Json) -> Json | None:
-    """Where the job's steps spend their time; None before a rank told a step, and from a service that knows none."""
-    if job["last"]["step"] is None:
-        return None
-    found: Json | None = api.get(f"/jobs/{job['id']}/metrics", points=2).get("step_time")
-    return found
 
 
 def lines(spent: Json) -> Iterator[str]:

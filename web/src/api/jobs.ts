@@ -31,11 +31,14 @@ export async function fetchJob(id: string, signal?: AbortSignal): Promise<JobWit
 
 export const jobQuery = (id: string) => queryOptions({ queryKey: keys.job(id), queryFn: ({ signal }) => fetchJob(id, signal) });
 
-export const metricsQuery = (id: string) =>
+/** `joined`: one line of each figure over all attempts; else each attempt has its own. */
+export const metricsQuery = (id: string, joined: boolean) =>
   queryOptions({
-    queryKey: keys.metrics(id),
+    queryKey: [...keys.metrics(id), joined] as const,
     queryFn: async ({ signal }) =>
-      body(await api.GET("/api/v1/jobs/{id}/metrics", { params: { path: { id }, query: { points: POINTS } }, signal })),
+      body(await api.GET("/api/v1/jobs/{id}/metrics", { params: { path: { id }, query: { points: POINTS, joined } }, signal })),
+    // What was known stays until the other view is there.
+    placeholderData: keepPreviousData,
   });
 
 export const scriptQuery = (id: string) =>

@@ -13,6 +13,10 @@ export type Attempt = Schemas["Attempt"];
 export type Logs = Schemas["LogText"];
 export type Metrics = Schemas["Metrics"];
 export type MetricSeries = Schemas["Series"];
+/** Where an attempt that trained began. */
+export type AttemptBegun = Schemas["AttemptBegun"];
+/** What is trained on, in plain words. */
+export type TrainingData = Schemas["TrainingData"];
 export type StepTime = Schemas["StepTime"];
 /** One rank's step, in its parts. */
 export type StepBar = Schemas["StepBar"];

@@ -1,5 +1,5 @@
 // One continuous axis under all attempts of a job: steps, or the time that the ranks really ran.
-import type { MetricSeries } from "../api/types";
+import type { AttemptBegun, MetricSeries } from "../api/types";
 
 export type AxisMode = "step" | "time";
 
@@ -26,12 +26,23 @@ interface Extent {
   lastTime: number;
 }
 
+/** By point of a series, which part of it that is: an attempt, and how many ranks it stands for. */
+export function partsOf({ step, attempt, ranks, parts }: MetricSeries): { attempt: number; ranks: number }[] {
+  let part = -1;
+  return step.map((_, index) => {
+    while (index >= (parts[part + 1]?.first ?? Infinity)) part += 1;
+    return parts[part] ?? { attempt, ranks };
+  });
+}
+
 function extents(series: readonly MetricSeries[]): Extent[] {
   const found = new Map<number, Extent>();
-  for (const { attempt, step, time } of series) {
-    for (const [index, at] of step.entries()) {
-      const moment = time[index];
-      if (moment === undefined) continue;
+  for (const one of series) {
+    const parts = partsOf(one);
+    for (const [index, at] of one.step.entries()) {
+      const moment = one.time[index];
+      const attempt = parts[index]?.attempt;
+      if (moment === undefined || attempt === undefined) continue;
       const known = found.get(attempt);
       if (known === undefined) {
         found.set(attempt, { attempt, firstStep: at, lastStep: at, firstTime: moment, lastTime: moment });
@@ -46,14 +57,17 @@ function extents(series: readonly MetricSeries[]): Extent[] {
   return [...found.values()].sort((a, b) => a.attempt - b.attempt);
 }
 
-export function makeAxis(series: readonly MetricSeries[], mode: AxisMode): Axis {
+/** `begun`: where attempts began, as the service tells it; without, by the first point of each. */
+export function makeAxis(series: readonly MetricSeries[], mode: AxisMode, begun?: readonly AttemptBegun[]): Axis {
   const attempts = extents(series);
   if (mode === "step") {
     return {
       mode,
       min: attempts.length === 0 ? 0 : Math.min(...attempts.map((one) => one.firstStep)),
       max: attempts.length === 0 ? 1 : Math.max(...attempts.map((one) => one.lastStep)),
-      boundaries: attempts.slice(1).map((one) => ({ attempt: one.attempt, x: one.firstStep })),
+      boundaries: (begun ?? attempts.map(({ attempt, firstStep }) => ({ attempt, step: firstStep })))
+        .slice(1)
+        .map(({ attempt, step }) => ({ attempt, x: step })),
       at: (_attempt, step) => step,
     };
   }

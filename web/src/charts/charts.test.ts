@@ -19,6 +19,7 @@ function series(name: string, attempt: number, steps: number[], more: Partial<Me
     min: steps.map((step) => step * 10 - 1),
     max: steps.map((step) => step * 10 + 1),
     ranks: 2,
+    parts: [{ attempt, first: 0, ranks: more.ranks ?? 2 }],
     ...more,
   };
 }
@@ -43,6 +44,22 @@ describe("the axis", () => {
     expect(axis.at(2, 4, 2004)).toBe(3);
   });
 
+  it("takes each point of a line over attempts for its own attempt's", () => {
+    const parts = [
+      { attempt: 1, first: 0, ranks: 2 },
+      { attempt: 2, first: 2, ranks: 4 },
+    ];
+    const line = series("loss", 2, [1, 2, 3, 4], { time: [1001, 1002, 2003, 2004], parts });
+    const begun = [
+      { attempt: 1, step: 1, resumed_from: null, done_again: 0 },
+      { attempt: 2, step: 3, resumed_from: 2, done_again: 1 },
+    ];
+    expect(makeAxis([line], "step", begun)).toMatchObject({ min: 1, max: 4, boundaries: [{ attempt: 2, x: 3 }] });
+    const time = makeAxis([line], "time", begun);
+    expect([time.max, time.boundaries]).toEqual([2, [{ attempt: 2, x: 1 }]]);
+    expect(makeTable([line], [LOSS], time).data[0]).toEqual([0, 1, 2]);
+  });
+
   it("stands without any values", () => {
     expect(makeAxis([], "step").boundaries).toEqual([]);
     expect(makeAxis([series("loss", 1, [])], "time").max).toBe(0);
@@ -55,6 +72,15 @@ describe("the table", () => {
     const table = makeTable([one], THROUGHPUT.curves, makeAxis([one], "step"));
     expect(table.data).toEqual([[1], [300], [280], [320]]);
     expect(table.columns.map((column) => column.part)).toEqual(["value", "min", "max"]);
+  });
+
+  it("draws it by each attempt's own ranks", () => {
+    const parts = [
+      { attempt: 1, first: 0, ranks: 1 },
+      { attempt: 2, first: 1, ranks: 2 },
+    ];
+    const line = series("samples_per_s", 2, [1, 2], { aggregate: "sum", value: [150, 300], min: [150, 140], max: [150, 160], parts });
+    expect(makeTable([line], THROUGHPUT.curves, makeAxis([line], "step")).data).toEqual([[1, 2], [150, 300], [150, 280], [150, 320]]);
   });
 
   it("draws the CPUs of the ranks as their mean, between the idlest and the busiest, in seconds of running", () => {

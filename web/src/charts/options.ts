@@ -37,10 +37,10 @@ function fewIn(plot: uPlot, index: number, first: number, last: number): boolean
 }
 
 function series(table: Table): uPlot.Series[] {
-  const newest = Math.max(...table.columns.map((column) => column.attempt));
   return table.columns.map(({ curve, attempt, part }) => {
     const label = `${curve.label} ${part}`;
     if (part === "min" || part === "max") return { label, stroke: "transparent", width: 0, points: { show: false } };
+    const newest = Math.max(...table.columns.filter((one) => one.curve === curve).map((one) => one.attempt));
     // Earlier attempts stand back, and so do single values where a running mean leads the eye.
     const trended = part === "value" && table.columns.some((one) => one.curve === curve && one.attempt === attempt && one.part === "trend");
     const strength = (attempt === newest ? 1 : 0.6) * (trended ? 0.4 : 1);
@@ -75,6 +75,7 @@ function drawBoundaries(plot: uPlot, axis: Axis): void {
   ctx.textBaseline = "top";
   ctx.lineWidth = pixel;
   ctx.setLineDash([3 * pixel, 3 * pixel]);
+  let labelled = -Infinity;
   for (const { attempt, x } of axis.boundaries) {
     const at = Math.round(plot.valToPos(x, "x", true)) + 0.5;
     if (at < bbox.left || at > bbox.left + bbox.width) continue;
@@ -82,7 +83,14 @@ function drawBoundaries(plot: uPlot, axis: Axis): void {
     ctx.moveTo(at, bbox.top);
     ctx.lineTo(at, bbox.top + bbox.height);
     ctx.stroke();
-    ctx.fillText(`attempt ${attempt}`, at + 5 * pixel, bbox.top + 2 * pixel);
+    const label = `attempt ${attempt}`;
+    const width = ctx.measureText(label).width;
+    const right = at + 5 * pixel + width <= bbox.left + bbox.width;
+    const left = right ? at + 5 * pixel : at - 5 * pixel - width;
+    // Of marks that stand close, those that have room are named.
+    if (left < labelled) continue;
+    ctx.fillText(label, left, bbox.top + 2 * pixel);
+    labelled = left + width + 6 * pixel;
   }
   ctx.restore();
 }

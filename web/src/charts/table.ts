@@ -1,7 +1,7 @@
 // From the API's series to the columns that the chart library draws.
 import uPlot from "uplot";
 import type { MetricSeries } from "../api/types";
-import type { Axis } from "./axis";
+import { partsOf, type Axis } from "./axis";
 import { runningMean } from "./trend";
 
 /** What one curve of a chart is: a metric and how it looks. */
@@ -18,6 +18,7 @@ export interface Curve {
 
 export interface Column {
   curve: Curve;
+  /** Of a line over all attempts, the newest. */
   attempt: number;
   part: "value" | "min" | "max" | "trend";
 }
@@ -38,9 +39,10 @@ type Values = (number | null)[];
  * were as slow, or as fast, as that one.
  */
 function spread(series: MetricSeries): { min: Values; max: Values } | null {
-  if (series.ranks < 2 || series.kind === "evaluation") return null;
-  const factor = series.aggregate === "sum" ? series.ranks : 1;
-  const scaled = (values: Values) => values.map((value) => (value === null ? null : value * factor));
+  const parts = partsOf(series);
+  if (parts.every(({ ranks }) => ranks < 2) || series.kind === "evaluation") return null;
+  const scaled = (values: Values) =>
+    values.map((value, index) => (value === null ? null : value * (series.aggregate === "sum" ? (parts[index]?.ranks ?? 1) : 1)));
   return { min: scaled(series.min), max: scaled(series.max) };
 }
 
@@ -63,7 +65,8 @@ export function makeTable(series: readonly MetricSeries[], curves: readonly Curv
     const own = series.filter((one) => one.name === curve.name && one.step.length > 0).sort((a, b) => a.attempt - b.attempt);
     for (const one of own) {
       const { attempt } = one;
-      const xs = one.step.map((step, index) => axis.at(attempt, step, one.time[index] ?? 0));
+      const parts = partsOf(one);
+      const xs = one.step.map((step, index) => axis.at(parts[index]?.attempt ?? attempt, step, one.time[index] ?? 0));
       const band = spread(one);
       columns.push({ curve, attempt, part: "value" });
       if (band) {

@@ -38,6 +38,8 @@ export function useJobEvents(id: string): LiveJob {
     log: (data) => setLogSize((data as JobEvents["log"]).size),
     end: (data) => {
       update(data as JobEvents["end"]);
+      // What is read late of an attempt that has ended changes a sentence, and adds none.
+      void queries.invalidateQueries({ queryKey: keys.timeline(id) });
       refreshMetrics();
       setComplete(true);
     },

@@ -1,6 +1,6 @@
 // A job's name, how it stands, where it runs, and what can be done to it.
 import { Link } from "@tanstack/react-router";
-import type { Job } from "../api/types";
+import type { JobWithSpec } from "../api/types";
 import type { Connection } from "../events/stream";
 import { UNKNOWN } from "../format/numbers";
 import { VerdictLink } from "../placement/VerdictLink";
@@ -8,13 +8,15 @@ import { Live } from "../ui/Live";
 import { PhaseBadge, SlurmState } from "../ui/PhaseBadge";
 import { Prose } from "../ui/Prose";
 import { RelativeTime } from "../ui/RelativeTime";
+import { batch } from "./batch";
 import { CancelButton } from "./CancelButton";
 import { JobActions } from "./JobActions";
 import { isOver } from "./phase";
 import { shape } from "./shape";
 
-export function JobHeader({ job, connection }: { job: Job; connection: Connection }) {
+export function JobHeader({ job, connection }: { job: JobWithSpec; connection: Connection }) {
   const waitingFor = !isOver(job.phase) && job.reason;
+  const global = batch(job);
   return (
     <header className="job-head">
       <div className="job-title">
@@ -39,6 +41,11 @@ export function JobHeader({ job, connection }: { job: Job; connection: Connectio
           {shape(job).long}
           <VerdictLink job={job} />
         </Fact>
+        {global !== null && (
+          <Fact name="Global batch">
+            <span data-testid="global-batch">{global}</span>
+          </Fact>
+        )}
         {job.nodes.length > 0 && (
           <Fact name="On">
             <span className="mono nodes" title={job.nodes.join(", ")}>

@@ -1,6 +1,7 @@
 // One job: how it stands, its curves, and everything behind them.
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
+import { useState } from "react";
 import { jobQuery, metricsQuery } from "../api/jobs";
 import { useJobEvents } from "../events/useJobEvents";
 import { PlacementTab } from "../placement/PlacementTab";
@@ -20,7 +21,8 @@ import { useJobTitle } from "./useJobTitle";
 
 export function JobPage({ id, tab }: { id: string; tab: Tab }) {
   const job = useQuery(jobQuery(id));
-  const metrics = useQuery(metricsQuery(id));
+  const [joined, setJoined] = useState(true);
+  const metrics = useQuery(metricsQuery(id, joined));
   const { connection, logSize, complete } = useJobEvents(id);
   useJobTitle(job.data);
 
@@ -40,7 +42,7 @@ export function JobPage({ id, tab }: { id: string; tab: Tab }) {
       <Banners job={job.data} connection={connection} tab={tab} />
       <KeyFigures job={job.data} metrics={metrics.data} />
       <TabBar id={id} attempts={job.data.attempts.length} />
-      {tab === "overview" && <OverviewTab job={job.data} metrics={metrics} />}
+      {tab === "overview" && <OverviewTab job={job.data} metrics={metrics} joined={joined} onJoined={setJoined} />}
       {tab === "placement" && <PlacementTab job={job.data} />}
       {tab === "timeline" && <TimelineTab id={id} />}
       {tab === "attempts" && <AttemptsTab attempts={job.data.attempts} />}

@@ -4,6 +4,7 @@ import { count, figure, percent, UNKNOWN } from "../format/numbers";
 import { duration, elapsed } from "../format/times";
 import { ProgressBar } from "../ui/ProgressBar";
 import { useNow } from "../ui/useNow";
+import { DataLine } from "./DataLine";
 import { isOver } from "./phase";
 import { remaining } from "./remaining";
 
@@ -33,6 +34,7 @@ export function KeyFigures({ job, metrics }: { job: JobWithSpec; metrics: Metric
           </span>
         </div>
       )}
+      {metrics?.data != null && <DataLine data={metrics.data} />}
     </section>
   );
 }

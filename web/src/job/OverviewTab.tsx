@@ -8,22 +8,37 @@ import { Chart } from "../charts/Chart";
 import { StepTime } from "../steptime/StepTime";
 import { ErrorView } from "../ui/ErrorView";
 import { isOver } from "./phase";
+import { doneAgain } from "./attempts";
 import { RankTable } from "./RankTable";
+import { Switch } from "../ui/Switch";
 
 const TALL = 260;
 const LOW = 160;
+const VIEWS: [boolean, string][] = [
+  [true, "One line"],
+  [false, "By attempt"],
+];
 const MODES: [AxisMode, string][] = [
   ["step", "Steps"],
   ["time", "Running time"],
 ];
 
-export function OverviewTab({ job, metrics }: { job: JobWithSpec; metrics: UseQueryResult<Metrics> }) {
+interface Props {
+  job: JobWithSpec;
+  metrics: UseQueryResult<Metrics>;
+  /** Whether the curves are one line over all attempts. */
+  joined: boolean;
+  onJoined: (joined: boolean) => void;
+}
+
+export function OverviewTab({ job, metrics, joined, onJoined }: Props) {
   const [mode, setMode] = useState<AxisMode>("step");
   const all = metrics.data?.series;
   const series = useMemo(() => all?.filter((one) => one.kind !== "usage"), [all]);
   const usage = useMemo(() => all?.filter((one) => one.kind === "usage" && one.step.length > 0) ?? [], [all]);
   const clock = useMemo(() => makeAxis(usage, "time"), [usage]);
-  const axis = useMemo(() => makeAxis(series ?? [], mode), [series, mode]);
+  const begun = metrics.data?.attempts;
+  const axis = useMemo(() => makeAxis(series ?? [], mode, begun), [series, mode, begun]);
   const more = useMemo(() => moreCharts(series ?? []), [series]);
 
   if (series === undefined) {
@@ -61,14 +76,10 @@ export function OverviewTab({ job, metrics }: { job: JobWithSpec; metrics: UseQu
   return (
     <>
       <div className="chart-bar">
-        <div className="switch" role="group" aria-label="Horizontal axis">
-          {MODES.map(([value, name]) => (
-            <button key={value} type="button" aria-pressed={value === mode} onClick={() => setMode(value)}>
-              {name}
-            </button>
-          ))}
-        </div>
-        <span className="page-note">
+        <Switch name="Horizontal axis" choices={MODES} chosen={mode} onChoice={setMode} />
+        {begun !== undefined && begun.length > 1 && <Switch name="Attempts" choices={VIEWS} chosen={joined} onChoice={onJoined} />}
+        <span className="page-note" data-testid="chart-note">
+          {begun !== undefined && joined && doneAgain(begun)}
           {job.ranks > 1 && "Band: lowest to highest rank (throughput: times the ranks). "}
           Strong line: running mean. Drag to zoom; double-click for all.
         </span>

@@ -1,8 +1,10 @@
 // What a job's page works out from what the service says.
 import { describe, expect, it } from "vitest";
-import type { Logs, MetricSeries, TimelineEntry } from "../api/types";
+import type { JobWithSpec, Logs, MetricSeries, TimelineEntry } from "../api/types";
 import { append, asShown, EMPTY, endOf, full, MOST, PIECE, prepend, startOf, type LogWindow } from "./log";
 import { actions } from "./actions";
+import { doneAgain } from "./attempts";
+import { batch } from "./batch";
 import { remaining } from "./remaining";
 import { shape } from "./shape";
 import { tabFrom } from "./tabs";
@@ -52,11 +54,21 @@ describe("the time that is left", () => {
     const step = Array.from({ length: 10 }, (_, index) => from + index);
     const none = step.map(() => null);
     const time = step.map((_, index) => index * pace);
-    return { name: "loss", attempt, aggregate: "mean", kind: "step", step, time, value: none, min: none, max: none, ranks: 1 };
+    return { name: "loss", attempt, aggregate: "mean", kind: "step", step, time, value: none, min: none, max: none, ranks: 1, parts: [{ attempt, first: 0, ranks: 1 }] };
   };
 
   it("follows the pace of the newest attempt", () => {
     expect(remaining([steps(1, 1, 100), steps(2, 11, 0.5)], 120)).toBeCloseTo(50);
+  });
+
+  it("leaves out how long it waited between two attempts", () => {
+    const line = steps(2, 1, 1);
+    const time = line.step.map((_, index) => (index < 5 ? index : 1000 + index));
+    const parts = [
+      { attempt: 1, first: 0, ranks: 1 },
+      { attempt: 2, first: 5, ranks: 1 },
+    ];
+    expect(remaining([{ ...line, time, parts }], 20)).toBeCloseTo(10);
   });
 
   it("is not guessed where too little is known", () => {
@@ -67,6 +79,25 @@ describe("the time that is left", () => {
   it("is never negative", () => {
     expect(remaining([steps(1, 1, 1)], 5)).toBe(0);
   });
+});
+
+describe("the global batch", () => {
+  const of = (global_batch: number | null, training: object) => batch({ global_batch, spec: { training } as JobWithSpec["spec"] });
+
+  it("is told with whose it is", () => {
+    expect(of(64, { batch_size: 32 })).toBe("64 = 2 ranks × 32");
+    expect(of(32, { batch_size: 32, accumulate: 4 })).toBe("32 = 1 rank × 32, each in 4 parts");
+  });
+
+  it("is not known of a script", () => {
+    expect(of(null, { batch_size: 32 })).toBeNull();
+  });
+});
+
+it("a line over attempts tells how much of it was done again", () => {
+  const begun = (attempt: number, again: number) => ({ attempt, step: 1, resumed_from: null, done_again: again });
+  expect(doneAgain([begun(1, 0), begun(2, 0)])).toBe("");
+  expect(doneAgain([begun(1, 0), begun(2, 4), begun(3, 9)])).toBe("13 steps of 3 attempts had to be done again, and are drawn as done last. ");
 });
 
 describe("a job's shape", () => {

@@ -11,7 +11,8 @@ export function remaining(series: readonly MetricSeries[], steps: number | null)
     .reduce<MetricSeries | null>((best, one) => (best === null || one.attempt > best.attempt ? one : best), null);
   if (newest === null) return null;
   const last = newest.step.length - 1;
-  const first = Math.max(0, last - RECENT);
+  // Between two attempts it waited in the queue, which is no pace.
+  const first = Math.max(newest.parts.at(-1)?.first ?? 0, last - RECENT);
   const [fromStep, toStep, from, to] = [newest.step[first], newest.step[last], newest.time[first], newest.time[last]];
   if (fromStep == null || toStep == null || from === undefined || to === undefined || toStep <= fromStep) return null;
   return Math.max(0, (steps - toStep) * ((to - from) / (toStep - fromStep)));

@@ -10,6 +10,7 @@ const TONES: Partial<Record<TimelineEntry["kind"], Tone>> = {
   stale: "warn",
   unknown: "warn",
   requeued: "warn",
+  "not saved": "warn",
 };
 
 export function tone(kind: TimelineEntry["kind"]): Tone {
