@@ -29,6 +29,7 @@ from lockstep_slurm.cluster import ClusterInfo, down, up
 from lockstep_slurm.job.script import spec_of
 
 REST = "REST"
+BATCHED = "REST, many by one request"
 LOOP = "sbatch, one after another"
 WIDE = "sbatch, 8 at a time"
 SUBMITIT = "submitit, one executor.submit a job"
@@ -37,7 +38,11 @@ SUBMITIT_REQUIREMENTS = ("submitit==1.5.*",)
 QUICK, FULL = (100, 5), (300, 20)
 """Jobs that an arm submits in a round, and rounds."""
 CONNECTIONS = 4
-"""Kept connections of the client that submits through REST."""
+"""Kept connections of the client that submits through REST, one job a request."""
+A_REQUEST = 100
+"""Jobs of each request of the client that submits many by one, over one connection."""
+OURS = {REST: "a request each", BATCHED: f"{A_REQUEST} a request"}
+"""What ours is, by arm, in a row's case."""
 SETTLE_SECONDS = 300.0
 CLIENTS = {"command": "Slurm's commands", "pyslurm": "pyslurm"}
 UNLIMITED = {"LOCKSTEP_SUBMIT_RATE": "0"}
@@ -94,7 +99,9 @@ class Submitting:
 
     def arms(self) -> dict[str, Callable[[int], float]]:
         """What takes turns."""
-        found: dict[str, Callable[[int], float]] = {REST: self._rest, LOOP: self._loop, WIDE: self._wide}
+        found: dict[str, Callable[[int], float]] = {
+            REST: self._rest, BATCHED: self._batched, LOOP: self._loop, WIDE: self._wide,
+        }  # fmt: skip
         if self.submitit is not None:
             found[SUBMITIT] = lambda number: self._submitit(SUBMITIT, f"submitit-{number}", self.count // 10, -1)
             found[UNTHROTTLED] = lambda number: self._submitit(UNTHROTTLED, f"unthrottled-{number}", self.count, 0)
@@ -102,19 +109,32 @@ class Submitting:
 
     def _rest(self, number: int) -> float:
         name = f"rest-{number}"
-        body = SPEC | {"name": name}
+        waiting = iter(range(self.count))
+
+        def post(caller: Caller) -> None:
+            for _ in waiting:  # shared: whichever connection is free takes the next one
+                caller.post("/jobs", SPEC | {"name": name})
+
+        return self._through_the_service(REST, name, CONNECTIONS, post)
+
+    def _batched(self, number: int) -> float:
+        name = f"batched-{number}"
+
+        def post(caller: Caller) -> None:
+            for first in range(0, self.count, A_REQUEST):
+                seeds = range(first, min(first + A_REQUEST, self.count))
+                changes = [{"training": {"seed": seed}} for seed in seeds]
+                caller.post("/jobs/batch", {"spec": SPEC | {"name": name}, "changes": changes})
+
+        return self._through_the_service(BATCHED, name, 1, post)
+
+    def _through_the_service(self, arm: str, name: str, connections: int, post: Callable[[Caller], None]) -> float:
+        """Seconds a job, from the first request until Slurm has the last; ``post`` sends what a connection has to."""
         with contextlib.closing(self._database()) as database:
             before = database.execute("SELECT max(rowid) FROM jobs").fetchone()[0]
-            callers = [self.service.connect() for _ in range(CONNECTIONS)]
-
-            waiting = iter(range(self.count))
-
-            def post(caller: Caller) -> None:
-                for _ in waiting:  # shared: whichever connection is free takes the next one
-                    caller.post("/jobs", body)
-
+            callers = [self.service.connect() for _ in range(connections)]
             began = time.perf_counter()
-            with ThreadPoolExecutor(CONNECTIONS) as pool:
+            with ThreadPoolExecutor(connections) as pool:
                 list(pool.map(post, callers))
             deadline = time.monotonic() + SETTLE_SECONDS
             # The database is looked into, and not Slurm: that would cost the controller time. Slurm is asked below.
@@ -128,7 +148,7 @@ class Submitting:
             seconds = time.perf_counter() - began
             for caller in callers:
                 caller.close()
-        self._check(REST, name)
+        self._check(arm, name)
         return seconds / self.count
 
     def _loop(self, number: int) -> float:
@@ -220,20 +240,22 @@ def measure(form: Form) -> Found:
     targets = {LOOP: 1.0, WIDE: None, SUBMITIT: 3.0, UNTHROTTLED: None}
     rows = [
         rate(
-            case=f"{count} jobs",
+            case=f"{count} jobs, {how}",
             metric="submissions",
             unit="jobs/s",
             costs=costs,
-            ours=REST,
+            ours=ours,
             peer=peer,
-            valid=not bench.wrong[REST] and not bench.wrong[peer],
+            valid=not bench.wrong[ours] and not bench.wrong[peer],
             target=target,
         )
+        for ours, how in OURS.items()
         for peer, target in targets.items()
         if peer in costs
     ]
     notes.append(
-        f"submissions: {rounds} rounds of {count} jobs; REST over {CONNECTIONS} kept connections, on SQLite, through "
+        f"submissions: {rounds} rounds of {count} jobs; REST over {CONNECTIONS} kept connections (of {A_REQUEST} a "
+        f"request: over one), on SQLite, through "
         f"{CLIENTS[client]}; the jobs stay pending."
     )
     return Found(tuple(rows), tuple(notes))

@@ -33,9 +33,13 @@ def test_submissions_through_rest_beside_sbatch(form: Form, monkeypatch: pytest.
 
     monkeypatch.setattr(submitting, "provide", absent)
     monkeypatch.setattr(submitting, "QUICK", (6, 2))
+    monkeypatch.setattr(submitting, "A_REQUEST", 4)
     found = submitting.measure(form)
     check(found)
-    assert [row.peer_name for row in found.rows] == [submitting.LOOP, submitting.WIDE]
+    assert [row.peer_name for row in found.rows] == [submitting.LOOP, submitting.WIDE] * 2
+    assert [row.case.split(", ")[1] for row in found.rows] == [
+        how for how in submitting.OURS.values() for _ in range(2)
+    ]
     assert any("submitit is left out: no package index" in note for note in found.notes)
 
 
