@@ -338,6 +338,8 @@ def test_a_job_that_went_on_is_one_line_and_tells_of_its_checkpoints(
     expect(saves.last).to_contain_text("Attempt 2 saved 5 checkpoints behind steps 40 to 60, the newest of them as ")
     expect(page.locator("[data-kind='goes on']")).to_contain_text("goes on from the checkpoint of step 35")
     expect(page.locator("[data-kind=exit]")).to_contain_text("Attempt 1 ended with exit code 85: told to stop.")
+    page.get_by_test_id("tab-attempts").click()
+    expect(page.get_by_test_id("attempt-row").last).to_contain_text("went on from step 35; 3 steps to do again")
     run.end()
     expect(page.get_by_test_id("job")).to_have_attribute("data-complete", "true", timeout=60_000)
 

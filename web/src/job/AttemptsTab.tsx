@@ -1,6 +1,6 @@
 // Every Slurm execution of the job.
-import type { Attempt } from "../api/types";
-import { plural, UNKNOWN } from "../format/numbers";
+import type { Attempt, AttemptBegun } from "../api/types";
+import { count, plural, UNKNOWN } from "../format/numbers";
 import { duration, elapsed } from "../format/times";
 import { RelativeTime } from "../ui/RelativeTime";
 import { useNow } from "../ui/useNow";
@@ -11,7 +11,20 @@ function ending(attempt: Attempt): string {
   return attempt.ended_at ? "no exit record" : UNKNOWN;
 }
 
-export function AttemptsTab({ attempts }: { attempts: readonly Attempt[] }) {
+/** With which step it began, and why there; empty before it has done one. */
+function beginning(begun: AttemptBegun | undefined): string {
+  if (begun === undefined) return "";
+  const { step, resumed_from: from, done_again: again } = begun;
+  const where = from === null ? `began with step ${count(step)}` : `went on from step ${count(from)}`;
+  return again > 0 ? `${where}; ${plural(again, "step")} to do again` : where;
+}
+
+interface Props {
+  attempts: readonly Attempt[];
+  begun: readonly AttemptBegun[];
+}
+
+export function AttemptsTab({ attempts, begun }: Props) {
   const now = useNow();
   if (attempts.length === 0) {
     return <p className="quiet-note">No attempt yet: one begins when the job&apos;s first rank claims it on a node.</p>;
@@ -26,6 +39,7 @@ export function AttemptsTab({ attempts }: { attempts: readonly Attempt[] }) {
             <th scope="col" className="right">Restarts</th>
             <th scope="col">Nodes</th>
             <th scope="col">Started</th>
+            <th scope="col">Steps</th>
             <th scope="col" className="right">Lasted</th>
             <th scope="col">End</th>
           </tr>
@@ -45,6 +59,7 @@ export function AttemptsTab({ attempts }: { attempts: readonly Attempt[] }) {
                 <td>
                   <RelativeTime moment={attempt.started_at} />
                 </td>
+                <td>{beginning(begun.find((one) => one.attempt === attempt.number))}</td>
                 <td className="right num">{lasted === null ? UNKNOWN : duration(lasted)}</td>
                 <td>
                   {ending(attempt)}

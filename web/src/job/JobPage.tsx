@@ -45,7 +45,7 @@ export function JobPage({ id, tab }: { id: string; tab: Tab }) {
       {tab === "overview" && <OverviewTab job={job.data} metrics={metrics} joined={joined} onJoined={setJoined} />}
       {tab === "placement" && <PlacementTab job={job.data} />}
       {tab === "timeline" && <TimelineTab id={id} />}
-      {tab === "attempts" && <AttemptsTab attempts={job.data.attempts} />}
+      {tab === "attempts" && <AttemptsTab attempts={job.data.attempts} begun={metrics.data?.attempts ?? []} />}
       {tab === "script" && <ScriptTab id={id} name={job.data.name} />}
       {tab === "log" && <LogTab id={id} name={job.data.name} attempts={job.data.attempts} size={logSize} />}
       {tab === "spec" && <SpecTab spec={job.data.spec} filled={job.data.filled} runDir={job.data.run_dir} />}
