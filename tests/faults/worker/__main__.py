@@ -27,6 +27,8 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no table")
     parser.add_argument("--write", action="store_true", help="put the rows into docs/reliability.md")
     options = parser.parse_args()
+    if options.quick and options.write:
+        parser.error("--write: the table is of the full form, without --quick")
     errors = Console(stderr=True)
     if (why := possible()) is not None:
         errors.print(why, markup=False)
