@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Select, bindparam, exists, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session, aliased, lazyload
 
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.jobs.repository import pieces
@@ -87,11 +87,11 @@ def specs(session: Session, ids: Sequence[str]) -> dict[str, str]:
     return {found[0]: found[1] for found in session.execute(select(JobRow.id, JobRow.spec).where(JobRow.id.in_(ids)))}
 
 
-_WHOLE: Final = select(JobRow).where(JobRow.id.in_(bindparam("ids", expanding=True)))
+_WHOLE: Final = select(JobRow).where(JobRow.id.in_(bindparam("ids", expanding=True))).options(lazyload(JobRow.attempts))
 
 
 def outgoing(session: Session, ids: Sequence[str]) -> Sequence[JobRow]:
-    """These jobs, whole, in the order of the ids."""
+    """These jobs, whole but for attempts, in the order of the ids."""
     found = {row.id: row for row in session.scalars(_WHOLE, {"ids": ids})}
     return [found[one] for one in ids if one in found]
 
