@@ -56,9 +56,10 @@ class TestTwoRanks:
     @pytest.fixture
     def reference(self, run: Path, make_run: MakeRun, launch: Launch, uninterrupted: dict[str, Any]) -> dict[str, Any]:
         if not uninterrupted:
-            code, launched = self.train(make_run({"checkpoint": {}}, script=str(SCRIPT)), launch, kind="horovod")
+            run = make_run({"checkpoint": {"keep": 9}}, script=str(SCRIPT))
+            code, launched = self.train(run, launch, kind="horovod")
             assert code == 0, launched.text
-            uninterrupted.update(losses=losses(launched, 1), digests=digests(launched, 1))
+            uninterrupted.update(losses=losses(launched, 1), digests=digests(launched, 1), run=run)
             assert len(uninterrupted["losses"]) == 2 * STEPS
         return uninterrupted
 
@@ -91,6 +92,21 @@ class TestTwoRanks:
         assert sorted(file.name for file in (run / "checkpoints").iterdir()) == [
             "step-000000020-attempt-3.lockstep", "step-000000024-attempt-3.lockstep",
         ]  # fmt: skip
+
+    def test_a_new_job_on_stock_horovod_goes_on_from_a_step_of_another_to_the_same_end(
+        self, make_run: MakeRun, launch: Launch, reference: dict[str, Any]
+    ) -> None:
+        origin = {"resume_from": str(reference["run"]), "resume_step": 10}
+        code, launched = self.train(make_run({"checkpoint": origin}, script=str(SCRIPT)), launch, kind="horovod")
+        assert code == 0, launched.text
+        assert (
+            f"goes on from the checkpoint of step 10, saved by attempt 1 of job {reference['run'].name}"
+            in launched.text
+        )
+        made = losses(launched, 1)
+        assert {step for _, step in made} == set(range(11, STEPS + 1))
+        assert made.items() <= reference["losses"].items()
+        assert digests(launched, 1) == reference["digests"]
 
     def test_one_on_torch_alone_that_somebody_ends_has_saved_first(
         self, run: Path, launch: Launch, reference: dict[str, Any]
