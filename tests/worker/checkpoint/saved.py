@@ -2,18 +2,24 @@
 
     saved.py horovod|lockstep|ddp STEPS [--die-at STEP RANK SIGNAL | --tell-at STEP RANK SIGNAL]
 
-It reports the loss of each step, and at the end a digest of all parameters and buffers of this rank.
+It saves behind each fifth step, reports the loss of each, and at the end a digest of all parameters and buffers of this
+rank. What it does to itself it does once the last of these saves is on the disk, however slow that is.
 """
 
 import argparse
 import hashlib
 import os
 import signal
+import time
+from pathlib import Path
 
 import torch
 from torch import nn
 
 import lockstep
+from lockstep_worker.checkpoint.folder import names
+
+EVERY = 5
 
 parser = argparse.ArgumentParser()
 parser.add_argument("kind")
@@ -24,8 +30,19 @@ options = parser.parse_args()
 rank = int(os.environ["RANK"])
 
 
+def wait_for_the_save(step: int) -> None:
+    """Until the newest checkpoint that is due before ``step`` is there."""
+    folder, due, ends = Path(os.environ["LOCKSTEP_RUN"]) / "checkpoints", step // EVERY * EVERY, time.monotonic() + 100
+    while due not in {name.step for name in names(folder)}:
+        assert time.monotonic() < ends, f"no checkpoint of step {due} in 100 s"
+        time.sleep(0.02)
+
+
 def happens(step: int, what: tuple[str, str, str]) -> bool:
-    return (step, rank) == (int(what[0]), int(what[1]))
+    if (step, rank) != (int(what[0]), int(what[1])):
+        return False
+    wait_for_the_save(step)
+    return True
 
 
 if options.kind == "ddp":
@@ -50,9 +67,7 @@ else:
 samples = torch.Generator().manual_seed(rank)
 torch.manual_seed(100 + rank)  # dropout is each rank's own
 
-with lockstep.checkpoint.of(
-    model=bare, optimizer=optimizer, scheduler=scheduler, samples=samples, every_steps=5
-) as state:
+with lockstep.checkpoint.of(model=bare, optimizer=optimizer, scheduler=scheduler, samples=samples) as state:
     for step in state.steps(options.steps):
         if happens(step, options.die_at):
             os.kill(os.getpid(), signal.Signals[options.die_at[2]])
@@ -64,6 +79,8 @@ with lockstep.checkpoint.of(
         loss.backward()
         optimizer.step()
         scheduler.step()
+        if (step + 1) % EVERY == 0:
+            state.save()
         lockstep.report(step=step + 1, loss=loss.item(), samples=8)
 
 digest = hashlib.sha256()

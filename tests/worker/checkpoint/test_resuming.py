@@ -87,7 +87,7 @@ class TestTwoRanks:
         assert {place: first[place] for place in first.keys() & second.keys()}.items() <= second.items()
         assert digests(launched, 3) == reference["digests"]
         saved = [one["values"] for one in launched.records("checkpoint", 2)]
-        assert all(one["bytes"] > 1000 and one["held_s"] < one["seconds"] + 1 for one in saved)
+        assert all(one["bytes"] > 1000 and one["held_s"] > 0 and one["seconds"] > 0 for one in saved)
         assert [one["step"] for one in launched.records("checkpoint", 2)] == [15, stopped]
         assert sorted(file.name for file in (run / "checkpoints").iterdir()) == [
             "step-000000020-attempt-3.lockstep", "step-000000024-attempt-3.lockstep",
