@@ -47,6 +47,10 @@ class Brakes:
         """Whether it is on; also when its pause is over, and one may be tried."""
         return what in self._on
 
+    def any(self) -> bool:
+        """Whether anything is held."""
+        return bool(self._on)
+
     def left(self, what: Hashable, moment: float) -> float:
         """Seconds until one may be tried; 0 where that is now."""
         known = self._on.get(what)

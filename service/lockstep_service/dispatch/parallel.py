@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from threading import Lock, Semaphore, Thread
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -40,6 +40,27 @@ class _Helpers:
 
 
 _helpers = _Helpers()
+
+
+def in_background(work: Callable[[], Found]) -> Callable[[], Found]:
+    """Begins ``work``; what is returned waits for its end, once, and gives what it made, or raises what it raised."""
+    found: SimpleQueue[tuple[Found | None, BaseException | None]] = SimpleQueue()
+
+    def task() -> None:
+        try:
+            found.put((work(), None))
+        except BaseException as error:
+            found.put((None, error))
+
+    _helpers.begin(task)
+
+    def made() -> Found:
+        value, error = found.get()
+        if error is not None:
+            raise error
+        return cast("Found", value)
+
+    return made
 
 
 def in_parallel(work: Callable[[Item], Found], items: Sequence[Item], threads: int) -> list[Found]:

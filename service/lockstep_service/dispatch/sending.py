@@ -64,6 +64,20 @@ def send(app: Application, batch: Sequence[Outgoing]) -> dict[str, Answer]:
     return dict(in_parallel(lambda one: (one.job_id, _submit(app, one)), batch, app.settings.submit_parallel))
 
 
+def send_unless_braked(app: Application, batch: Sequence[Outgoing]) -> dict[str, Answer]:
+    """The same; of what a brake holds nothing is sent, also when one of it may be tried: which, the next turn decides.
+
+    For a batch that was made ready before what is known by now.
+    """
+    brakes = app.outbox.brakes
+    held: dict[str, Answer] = {}
+    for one in batch:
+        why = next((brakes.reason(what) for what in (EVERYTHING, one.group) if brakes.is_on(what)), None)
+        if why is not None:
+            held[one.job_id] = NotSent(why)
+    return held | send(app, [one for one in batch if one.job_id not in held])
+
+
 def _submit(app: Application, one: Outgoing) -> Answer:
     why = _stopped(app, one)
     if why is None:

@@ -6,16 +6,17 @@ two look-ups, ``lookup_seconds`` apart, found no other; if they did find one, th
 cancelled, or whose held copy Slurm refuses, while an answer is lost is looked for as long and once more before it ends:
 what turns up until then is the job.
 
-Jobs go in batches: the intents of a batch are stored in one transaction, then a few submits are under way at once, then
-all answers are stored in one. What of a batch was not sent, since Slurm did not answer or wants no more, is taken back.
-All that is lost is looked for by one question. The whole machine is in docs/decisions/0008.
+Jobs go in batches: the intents of a batch are stored in one transaction, then a few submits are under way at once (and
+meanwhile the next batch is made ready), then all answers are stored in one. What of a batch was not sent, since Slurm
+did not answer or wants no more, is taken back. All that is lost is looked for by one question. The whole machine is in
+docs/decisions/0008.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -27,7 +28,7 @@ from lockstep_service.dispatch import answers, sending, worklists
 from lockstep_service.dispatch.brakes import EVERYTHING
 from lockstep_service.dispatch.looking import look_for, pause
 from lockstep_service.dispatch.outbox import group_of
-from lockstep_service.dispatch.parallel import in_parallel
+from lockstep_service.dispatch.parallel import in_background, in_parallel
 from lockstep_service.dispatch.preparing import prepare, refresh_reports
 from lockstep_service.dispatch.storing import Change, later, store
 from lockstep_service.jobs.service import BEFORE_SUBMIT
@@ -58,6 +59,16 @@ class Turn:
     """Jobs that are in Slurm's hands since."""
     moved: int = 0
     """Jobs of which anything was decided."""
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Submits whose intents are stored: each of them is sent, or taken back."""
+
+    batch: Sequence[sending.Outgoing]
+    before: Mapping[str, tuple[datetime | None, bool]]
+    """What each job's intent was before, and whether that was of a held copy."""
+    hold: bool
 
 
 def submit_due(app: Application) -> int:
@@ -103,9 +114,9 @@ class _Outbox:
             taken, again = look_for(self._app, outstanding)
             self._turn.taken += taken
             self._turn.moved += len(outstanding)
-            self._submit(again, hold=True)
-        for batch in self._batches([one for one in due if not one.outstanding]):
-            self._submit(batch, hold=False)
+            if (ready := self._made_ready(again, hold=True)) is not None:
+                self._conclude(ready, sending.send(self._app, ready.batch))
+        self._submit_all(self._batches([one for one in due if not one.outstanding]))
         return self._turn
 
     def _batches(self, due: Sequence[worklists.Due]) -> Iterator[list[str]]:
@@ -175,12 +186,36 @@ class _Outbox:
 
     # Submitting.
 
-    def _submit(self, ids: Sequence[str], *, hold: bool) -> None:
-        """Stores the intents, submits, and stores the answers."""
+    def _submit_all(self, batches: Iterable[list[str]]) -> None:
+        """Takes one batch after the other through Slurm; while one is under way, the next is made ready.
+
+        Not while a brake is on: of what may be tried then, the answer to the last try tells.
+        """
+        under_way: tuple[_Ready, Callable[[], dict[str, sending.Answer]]] | None = None
+        try:
+            for ids in batches:
+                # One that is to try what a brake holds was chosen while nothing was under way.
+                send = sending.send if under_way is None else sending.send_unless_braked
+                ready = self._made_ready(ids, hold=False)
+                (before, answers_of), under_way = under_way or (None, None), None
+                found = answers_of() if answers_of is not None else {}
+                if ready is not None:
+                    under_way = ready, in_background(partial(send, self._app, ready.batch))
+                if before is not None:
+                    self._conclude(before, found)
+                if under_way is not None and self._state.brakes.any():
+                    (before, answers_of), under_way = under_way, None
+                    self._conclude(before, answers_of())
+        finally:
+            if under_way is not None:
+                self._conclude(under_way[0], under_way[1]())
+
+    def _made_ready(self, ids: Sequence[str], *, hold: bool) -> _Ready | None:
+        """Has their files in place and stores their intents; None where there are none to be sent."""
         with self._app.database.reading() as session:
             rows = worklists.outgoing(session, ids)
         if not rows:
-            return
+            return None
         url = self._app.url()
         made = in_parallel(partial(self._prepare, url=url, hold=hold), rows, self._app.settings.submit_parallel)
         ready = {row.id: one for row, one in zip(rows, made, strict=True) if not isinstance(one, str)}
@@ -201,11 +236,16 @@ class _Outbox:
         # What is not stored is not sent.
         stored = store(self._app, {row.id: broken.get(row.id, intend) for row in rows}) & before.keys()
         batch = [sending.Outgoing(row.id, group_of(row.spec), ready[row.id][0]) for row in rows if row.id in stored]
-        found = sending.send(self._app, batch)
-        store(self._app, {one: self._answered(answer, before[one], hold=hold) for one, answer in found.items()})
+        self._turn.moved += len(broken)
+        return _Ready(batch, before, hold)
+
+    def _conclude(self, ready: _Ready, found: Mapping[str, sending.Answer]) -> None:
+        """Stores the answers."""
+        hold = ready.hold
+        store(self._app, {one: self._answered(answer, ready.before[one], hold=hold) for one, answer in found.items()})
         if not hold:
             self._turn.taken += sum(isinstance(answer, sending.Taken) for answer in found.values())
-        self._turn.moved += sum(not isinstance(answer, sending.NotSent) for answer in found.values()) + len(broken)
+        self._turn.moved += sum(not isinstance(answer, sending.NotSent) for answer in found.values())
 
     def _prepare(self, row: JobRow, *, url: str | None, hold: bool) -> tuple[Submission, str | None] | str:
         try:

@@ -74,6 +74,47 @@ class TestBatches:
         assert len(set(slurm.submits)) == len(slurm.submits) == 12
         assert len({row.slurm_job_id for row in rows(app, ids)}) == 12
 
+    def test_the_next_is_made_ready_while_one_is_under_way_and_taken_back_where_that_one_meets_silence(
+        self, app: Application, slurm: Queue, store: Store
+    ) -> None:
+        ids = store(16)
+        first, second = ids[:8], ids[8:]
+
+        def meets(_submission: Submission) -> None:
+            until(lambda: all(row.submit_started_at is not None for row in rows(app, second)))
+            raise SlurmUnavailableError("connection timed out")
+
+        slurm.meets = meets
+        assert submit_due(app) == 0
+        assert len(slurm.submits) == 1
+        lost, *others = rows(app, [*first, *second])
+        assert lost.submit_started_at is not None
+        assert {(row.submit_started_at, row.submit_tries) for row in others} == {(None, 0)}
+        assert all("Slurm does not answer" in str(row.reason) for row in others)
+        slurm.meets = lambda _submission: None
+        turns_until(app, lambda: all(row.phase == "waiting" for row in rows(app, ids)))
+        assert len({job.name for job in slurm.ours()}) == len(slurm.ours()) == 16
+
+    def test_what_a_failure_of_ours_leaves_of_two_batches_is_looked_for_and_each_is_there_once(
+        self, app: Application, slurm: Queue, store: Store
+    ) -> None:
+        ids = store(16)
+
+        def meets(submission: Submission) -> None:
+            if len(slurm.submits) == 4:  # the second batch has its intents by then, or gets them while this one waits
+                until(lambda: all(row.submit_started_at is not None for row in rows(app, ids[8:])))
+                raise RuntimeError(submission.name)
+
+        slurm.meets = meets
+        with pytest.raises(RuntimeError):
+            submit_due(app)
+        assert len(slurm.submits) == 4
+        assert all(row.submit_started_at is not None for row in rows(app, ids))
+        slurm.meets = lambda _submission: None
+        turns_until(app, lambda: all(row.phase == "waiting" and not row.held for row in rows(app, ids)))
+        assert sorted(job.id for job in slurm.ours()) == sorted(int(row.slurm_job_id or 0) for row in rows(app, ids))
+        assert len(slurm.ours()) == 16
+
     def test_no_more_are_submitted_in_a_second_than_allowed(self, app: Application, slurm: Queue, store: Store) -> None:
         app.outbox.rate = 4
         store(9)
