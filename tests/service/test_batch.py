@@ -33,6 +33,16 @@ def stored(api: TestClient) -> list[Json]:
     return list(reversed(api.get(URL, params={"limit": 200}).raise_for_status().json()["items"]))
 
 
+def remove(app: Application, job_id: str) -> None:
+    """The job ends, and is removed as an old one."""
+    with app.database.writing() as session:
+        row = repository.lock(session, job_id)
+        assert row is not None
+        row.phase, row.final = "ended well", True
+    with app.database.writing() as session:
+        assert repository.remove(session, job_id)
+
+
 class TestSubmitBatch:
     def test_anonymous(self, browser: TestClient, sweep: Json) -> None:
         assert browser.post(BATCH, json=sweep).status_code == 401
@@ -149,15 +159,16 @@ class TestKeys:
         assert len(stored(api)) == 3
         other = api.post(BATCH, json=sweep, headers={"Idempotency-Key": "k2"}).raise_for_status().json()
         assert not {item["id"] for item in other["items"]} & {item["id"] for item in first.json()["items"]}
-        with app.database.writing() as session:
-            row = repository.lock(session, first.json()["items"][2]["id"])
-            assert row is not None
-            row.phase, row.final = "ended well", True
-        with app.database.writing() as session:
-            assert repository.remove(session, first.json()["items"][2]["id"])
-        gone = api.post(BATCH, json=sweep, headers=KEY)
-        assert gone.status_code == 409
-        assert "only 2 are kept" in gone.json()["detail"]
+
+    def test_it_is_known_as_long_as_any_of_its_jobs(self, api: TestClient, app: Application, sweep: Json) -> None:
+        first, second, third = api.post(BATCH, json=sweep, headers=KEY).raise_for_status().json()["items"]
+        for job, left in ((first, 2), (third, 1)):
+            remove(app, job["id"])
+            gone = api.post(BATCH, json=sweep, headers=KEY)
+            assert gone.status_code == 409
+            assert f"only {left} are kept" in gone.json()["detail"]
+        remove(app, second["id"])
+        assert api.post(BATCH, json=sweep, headers=KEY).status_code == 201
 
     @pytest.mark.parametrize("change", [{"changes": [{}]}, {"spec": {"name": "others"}}])
     def test_with_another_body_or_for_a_single_job_it_is_refused(

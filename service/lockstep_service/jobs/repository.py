@@ -103,6 +103,12 @@ def remove(session: Session, job_id: str) -> bool:
         return False
     session.execute(delete(JobRow).where(JobRow.id == job_id))
     session.expunge(row)
+    if row.idempotency_key is not None and (rest := stored_with(session, row)):
+        # The key is known as long as any of the jobs that it stood for.
+        heir = update(JobRow).where(JobRow.id == rest[0][0], JobRow.idempotency_key.is_(None))
+        session.execute(
+            heir.values(idempotency_key=row.idempotency_key), execution_options={"synchronize_session": False}
+        )
     return True
 
 
