@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import re
@@ -21,8 +22,9 @@ from lockstep_worker import sentences
 from lockstep_worker.errors import DataError, LossError
 from lockstep_worker.finite import Finite
 from lockstep_worker.sentences import Words
+from lockstep_worker.spool import Spool
 from lockstep_worker.world import World
-from support import disks
+from support import disks, remote
 from support.ranks import ROOT, processes_of, task
 from support.trainings import MLP, Launch, MakeRun
 
@@ -122,6 +124,33 @@ class TestDisks:
         words = Words.of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/a.pt"))
         assert words.sentence("rank 3 on h2") == (
             "rank 3 on h2 could not write /data/a.pt: the disk is full; make room there"
+        )
+
+
+class TestAMountThatIsAway:
+    """A real one: the kernel asks a server of the test's."""
+
+    def test_a_spool_whose_file_was_lost_is_opened_anew_and_none_of_its_records_is_missing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def packet(step: int) -> bytes:
+            record = {"rank": 0, "time": float(step), "kind": "step", "step": step, "values": {}}
+            return json.dumps(record).encode()
+
+        (tmp_path / "remote").mkdir()
+        with remote.mounted(tmp_path / "remote") as server:
+            spool = Spool(tmp_path / "remote" / "1" / "node1.jsonl", 1)
+            assert spool.append([packet(1)])
+            server.lose()
+            assert not spool.append([packet(2)]), "it waits"
+            assert spool.append([packet(2)])
+            assert spool.append([packet(3)])
+            spool.close()
+            lines = [json.loads(line) for line in spool.path.read_text().splitlines()]
+        assert [(line["seq"], line["step"]) for line in lines] == [(1, 1), (2, 2), (3, 3)]
+        said = capsys.readouterr().err.replace(str(spool.path), "FILE")
+        assert said == (
+            "lockstep: FILE: Stale file handle; records wait in memory\nlockstep: FILE: records are written again\n"
         )
 
 

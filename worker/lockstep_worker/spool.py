@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -15,6 +17,9 @@ MAX_RECORD = 512 * 1024
 """Bytes of one record, well below the line that the service takes; a verdict on many threads is the largest."""
 KNOWN = 20_000
 """Newest records of a spool that is gone on with: more than a writer and its sockets hold, so that none comes twice."""
+
+_LOST = (errno.ESTALE, errno.EIO, errno.ENOTCONN)
+"""What a network file system answers where it has lost what is open (of FUSE, ENOTCONN: its server has ended)."""
 
 Identity = tuple[int, float, str, Optional[int]]  # noqa: UP045 - read by Python 3.9 on compute nodes
 """Rank, time (to a millionth of a second), kind and step: no two records of a training have the same."""
@@ -56,7 +61,10 @@ class Spool:
         self._known = frozenset(newest)
 
     def append(self, packets: Sequence[bytes]) -> bool:
-        """Stamps and appends all packets, or none when the file system refuses: then False, to be tried again."""
+        """Stamps and appends all packets, or none when the file system refuses: then False, to be tried again.
+
+        What is open of a file that its server has lost stays stale for ever (open(2), ESTALE): it is opened anew.
+        """
         last = self._last.copy()
         lines = []
         for packet in packets:
@@ -77,16 +85,37 @@ class Spool:
             if not self._complained:
                 print(f"lockstep: {self.path}: {error.strerror}; records wait in memory", file=sys.stderr, flush=True)
             self._complained = True
+            if error.errno in _LOST:
+                self._open_anew()
             return False
+        if self._complained:
+            print(f"lockstep: {self.path}: records are written again", file=sys.stderr, flush=True)
         self._complained = False
         self._last = last
         self.size += len(data)
         return True
 
+    def _open_anew(self) -> None:
+        """Takes the file that is there now in place of the one that was lost, if it is the same as far as it goes."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except OSError:
+            return  # not there yet: the next write is refused as well, and it is tried again
+        size = os.fstat(descriptor).st_size
+        if size < self.size:
+            os.close(descriptor)  # what is mounted there now is another file system, or an older state of it
+            return
+        os.ftruncate(descriptor, self.size)
+        with contextlib.suppress(OSError):  # its close may be refused like its writes
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+
     def close(self) -> None:
-        """Makes everything durable and closes the file."""
+        """Makes everything durable and closes the file; a file system that refuses that leaves a line in the log."""
         try:
             os.fsync(self._descriptor)
+        except OSError as error:
+            print(f"lockstep: {self.path}: {error.strerror}; it is not known to be on the disk", file=sys.stderr)
         finally:
             os.close(self._descriptor)
 

@@ -84,7 +84,7 @@ class Writer:
         while not self._flush() and time.monotonic() < give_up_at:
             time.sleep(FLUSH_AFTER)
         if lost := len(self._waiting) + self._dropped:
-            print(f"lockstep: {lost} records could not be written", file=sys.stderr, flush=True)
+            print(f"lockstep: {lost} records could not be written to {self._spool.path}", file=sys.stderr, flush=True)
 
     def _done(self) -> bool:
         if self._closing and not self._connections:
