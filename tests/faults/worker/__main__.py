@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -26,6 +27,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="shorter cuts and stops than a minute")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no table")
     parser.add_argument("--write", action="store_true", help="put the rows into docs/reliability.md")
+    said = "keep the losses of the uninterrupted run there, for further pieces of the same matrix"
+    parser.add_argument("--reference", type=Path, metavar="FILE", help=said)
     options = parser.parse_args()
     if options.quick and options.write:
         parser.error("--write: the table is of the full form, without --quick")
@@ -42,12 +45,12 @@ def main() -> int:
         def say(part: float, what: str) -> None:
             progress.update(task, completed=part, description=what or None)
 
-        for row in perform(chosen, QUICK if options.quick else FULL, say):
+        for row in perform(chosen, QUICK if options.quick else FULL, say, kept=options.reference):
             rows.append(row)
+            if options.write:  # at once: what was tried is not lost where a later one is broken off
+                page.PAGE.write_text(page.with_matrix(page.PAGE.read_text(), [row], [case.fault for case in CASES]))
             verdict = "holds" if row.holds else "; ".join(row.findings)
             progress.console.print(f"{row.name}: {row.outcome}; {verdict}", markup=False)
-    if options.write:
-        page.PAGE.write_text(page.with_matrix(page.PAGE.read_text(), rows, order=[case.fault for case in CASES]))
     if options.json:
         written = [dataclasses.asdict(row) | {"holds": row.holds} for row in rows]
         sys.stdout.write(json.dumps({"rows": written}, indent=2) + "\n")
