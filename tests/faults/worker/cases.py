@@ -20,7 +20,7 @@ from lockstep_slurm.job.rundir import newest_fence
 STEPS = 200
 PACE = 0.05
 """Seconds that a step takes at least: slow enough to be hit in the middle of a training."""
-SLURMD_TIMEOUT = 10
+SLURMD_TIMEOUT = 20
 """Seconds, for the fault that is about it; Slurm's own default is 300."""
 DISK = "1m"
 """Of a checkpoint folder that becomes full: room for three checkpoints of this training, and no more than half a one
@@ -267,7 +267,7 @@ CASES = (
     Case("service", "the service away for the whole job", WELL, _service_away),
     Case("disk", "the checkpoints' disk full during a save", WELL, _disk),
     Case("stopped", "SIGSTOP of a node's writer for a minute", WELL, _writer_stopped),
-    Case("scancel", "scancel (SIGTERM)", Wanted("CANCELLED", 1, r".*"), _killed(_scancel)),
+    Case("scancel", "scancel (SIGTERM)", Wanted("CANCELLED", 1, r"SIGTERM.* is saved"), _killed(_scancel)),
     Case("limit", "the time limit", GOES_ON, _time_limit),
     Case("preempted", "preemption by a job of higher priority", GOES_ON, _preempted),
     Case("requeued", "scontrol requeue, the service stopped throughout", GOES_ON, _requeued_without_service),
