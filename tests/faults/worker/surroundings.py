@@ -237,7 +237,12 @@ class Job:
     def goes_on(self, restarts: int) -> None:
         """Waits until Slurm has it in its queue again, and has it started now: Slurm would wait for two minutes."""
         until(f"restart {restarts}", lambda: self.slurm("Restarts") == str(restarts))
-        until("the job to be in the queue", lambda: self.slurm("JobState") == "PENDING")
+        there = ("PENDING", "RUNNING", "COMPLETED")
+        state = until(
+            "the job to be in the queue", lambda: found if (found := self.slurm("JobState")) in there else None
+        )
+        if state != "PENDING":
+            return  # after NODE_FAIL it starts at once, where other nodes are free
         # Not at once: a start in the second in which slurmd revokes the old run's credential fails (22.05).
         until(
             "the start",
