@@ -26,7 +26,7 @@ from lockstep_worker.spool import Spool
 from lockstep_worker.world import World
 from support import disks, remote
 from support.ranks import ROOT, processes_of, task
-from support.trainings import MLP, Launch, MakeRun
+from support.trainings import MLP, Launch, MakeRun, is_contiguous, wait_for
 
 
 @pytest.fixture
@@ -127,6 +127,22 @@ class TestDisks:
         )
 
 
+STALLED = """
+import os, time
+from pathlib import Path
+import lockstep
+for step in range(1, 30_001):
+    lockstep.report(step=step, loss=1.0)
+    if step == 1:
+        while not Path(os.environ["LOCKSTEP_RUN"], "logs", "held").exists():
+            time.sleep(0.05)
+Path(os.environ["LOCKSTEP_RUN"], "logs", "trained").touch()
+while not Path(os.environ["LOCKSTEP_RUN"], "logs", "answers").exists():
+    time.sleep(0.05)
+lockstep.report(step=30_001, loss=1.0)
+"""
+
+
 class TestAMountThatIsAway:
     """A real one: the kernel asks a server of the test's."""
 
@@ -152,6 +168,26 @@ class TestAMountThatIsAway:
         assert said == (
             "lockstep: FILE: Stale file handle; records wait in memory\nlockstep: FILE: records are written again\n"
         )
+
+    def test_a_spool_that_hangs_holds_no_training_up_and_what_was_dropped_is_told(
+        self, make_run: MakeRun, launch: Launch, tmp_path: Path
+    ) -> None:
+        run = make_run(**script(tmp_path, STALLED))
+        with remote.mounted(run / "spool") as server:
+            launched = launch(run, slurm=task(0, nodes=1))
+            wait_for(lambda: launched.records("step"), 120, "its first step was not recorded")
+            with server.holding():
+                (run / "logs" / "held").touch()
+                wait_for(server.asked.is_set, 120, "the writer wrote nothing")
+                wait_for((run / "logs" / "trained").exists, 120, "the training was held up")
+            (run / "logs" / "answers").touch()
+            assert launched.wait(120) == 0, launched.text
+            steps = len(launched.records("step"))
+            dropped = sum(record["values"]["dropped"] for record in launched.records("gap"))
+            contiguous = is_contiguous(launched)
+        assert dropped > 0, (steps, launched.text[-500:], launched.records()[-2:])
+        assert steps + dropped == 30_001
+        assert contiguous
 
 
 class TestLoss:

@@ -114,7 +114,11 @@ class Writer:
         """
         try:
             while dropping or len(self._waiting) < BUFFER:
-                packet = connection.recv(MAX_RECORD)
+                try:
+                    packet = connection.recv(MAX_RECORD)
+                except ConnectionResetError:
+                    # It closed, or was killed, with acknowledgements unread: told once, before what it had sent.
+                    continue
                 if not packet:
                     break
                 if dropping:
@@ -128,8 +132,6 @@ class Writer:
                 return
         except BlockingIOError:
             return
-        except ConnectionError:
-            pass  # a rank that was killed: what it had sent was read before
         self._selector.unregister(connection)
         self._connections.discard(connection)
         del self._written[connection]
