@@ -23,6 +23,8 @@ ANSWER_WITHIN = 300.0
 """Seconds."""
 MASTER_PORT = 29400
 """Of torch's store, on the first host: nobody else is there."""
+FASTEST = 1e11
+"""Bits per second; what takes longer than wanted at such a rate is not slow for want of a faster one."""
 TOLERANCE = 0.01
 """How far communication alone may be from what was wanted."""
 TRIES = 5
@@ -179,7 +181,7 @@ def variables(number: int, host: Host, hosts: Network, rendezvous: int) -> Mappi
 
 def calibrate(ranks: Ranks, wanted: float) -> tuple[str, dict[str, Any]]:
     """Limits the link so that communication alone takes ``wanted`` seconds; the rate, and what it takes then."""
-    bits = ranks.alone()["bytes"] * 8 / wanted
+    bits = min(ranks.alone()["bytes"] * 8 / wanted, FASTEST)
     best: tuple[str, dict[str, Any]] | None = None
     for _ in range(TRIES):
         rate = as_rate(bits)
@@ -191,7 +193,7 @@ def calibrate(ranks: Ranks, wanted: float) -> tuple[str, dict[str, Any]]:
             best = rate, found
         if abs(found["seconds"] - wanted) <= TOLERANCE * wanted:
             break
-        bits *= found["seconds"] / wanted
+        bits = min(bits * found["seconds"] / wanted, FASTEST)
     assert best is not None
     ranks.limit(best[0])
     return best
