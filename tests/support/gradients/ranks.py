@@ -16,7 +16,7 @@ from support.gradients import enduring, late, measured, refusals, special, tuned
 from support.gradients.cases import CASES, UNDEFERRED
 from support.gradients.training import Case, Run, equal_on_all_ranks
 
-WATCHDOG = 200
+WATCHDOG = 600
 """Seconds after which a rank tells where it hangs, and ends."""
 
 
