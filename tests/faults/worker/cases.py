@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from faults.worker import reading
 from faults.worker.evidence import Found, Wanted
 from faults.worker.surroundings import Job, Machines, until
 from lockstep_slurm.cluster import link
 from lockstep_slurm.job.rundir import newest_fence
+from support import disks
 
 STEPS = 200
 PACE = 0.05
@@ -195,35 +192,11 @@ def _requeued_without_service(on: Machines, _form: Form) -> Found:
     return reading.found(job, slurm_state=state, service=reading.shown(job), saved=saved)
 
 
-@contextlib.contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    folder.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "lockstep-kill", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def _fill(disk: Path) -> Path:
-    """Leaves ``ROOM`` bytes of it; returns the file whose removal makes room again."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-        file.truncate(max(0, file.tell() - ROOM))
-    return filler
-
-
 def _disk(on: Machines, _form: Form) -> Found:
-    with _small_disk(on.folder / "small") as disk:
+    with disks.small(on.folder / "small", DISK) as disk:
         job = Job(on, "disk", steps=STEPS, pace=PACE, folder=disk)
         job.trains()
-        filler = _fill(disk)
+        filler = disks.fill(disk, ROOM)
         saved = job.saved()
         until("a save to fail", lambda: reading.failed_saves(job))
         filler.unlink()
