@@ -6,10 +6,11 @@ meet by the order of their collectives). A rank alone needs neither.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -36,6 +37,21 @@ class Ranks(Protocol):
 
     def end_sum(self) -> list[int]:
         """The sums that were begun; waits, where they are not there yet."""
+
+
+def agreed(ranks: Ranks, ask: Callable[[], str]) -> list[str]:
+    """What each rank has to say, by rank.
+
+    Raises the ``CheckpointError`` of the first one that has none on all of them. A collective of all ranks.
+    """
+    try:
+        own = [ask(), ""]
+    except CheckpointError as error:
+        own = ["", str(error)]
+    every = [json.loads(one) for one in ranks.gather(json.dumps(own).encode())]
+    if problem := next((problem for _, problem in every if problem), None):
+        raise CheckpointError(problem)
+    return [said for said, _ in every]
 
 
 class Alone:

@@ -6,34 +6,31 @@ while that step is computed, so nobody waits for it, and all do it behind the sa
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import lockstep
 from lockstep_slurm.job.rundir import STOPPED
 from lockstep_worker.checkpoint import folder as folders
-from lockstep_worker.checkpoint import randomness
+from lockstep_worker.checkpoint import own, randomness
 from lockstep_worker.checkpoint.errors import CheckpointError
 from lockstep_worker.checkpoint.file import Manifest, read, read_manifest
 from lockstep_worker.checkpoint.folder import Name
 from lockstep_worker.checkpoint.origin import Origin
 from lockstep_worker.checkpoint.putting import misfit, put
-from lockstep_worker.checkpoint.ranks import Ranks
+from lockstep_worker.checkpoint.ranks import Ranks, agreed
 from lockstep_worker.checkpoint.saver import Saver
 from lockstep_worker.checkpoint.settings import Settings
-from lockstep_worker.checkpoint.snapshot import memory_of, pack, unpack
 from lockstep_worker.checkpoint.told import Told, note_saved
 from lockstep_worker.checkpoint.tree import flatten
 from lockstep_worker.claim import check_fence
@@ -211,30 +208,15 @@ class State:
 
     def _begin_from(self, origin: Origin) -> None:
         """Puts back another job's checkpoint, which rank 0 chooses. Raises ``CheckpointError`` on all ranks alike."""
-        chosen = self._told_by_rank_0(lambda: str(origin.file()))
+        chosen = agreed(self._ranks, (lambda: str(origin.file())) if self._ranks.rank == 0 else str)[0]
         found: list[tuple[Manifest, Any]] = []
 
         def look() -> str:
             found.append(self._read(Path(chosen), of_another=True))
             return ""
 
-        self._agreed(look)
+        agreed(self._ranks, look)
         self._put_back(*found[0])
-
-    def _told_by_rank_0(self, ask: Callable[[], str]) -> str:
-        told = self._agreed(ask if self._ranks.rank == 0 else str)
-        return told[0]
-
-    def _agreed(self, ask: Callable[[], str]) -> list[str]:
-        """What each rank has to say; raises what the first of those said that failed, on all of them."""
-        try:
-            own = [ask(), ""]
-        except CheckpointError as error:
-            own = ["", str(error)]
-        every = [json.loads(one) for one in self._ranks.gather(json.dumps(own).encode())]
-        if problem := next((problem for _, problem in every if problem), None):
-            raise CheckpointError(problem)
-        return [said for said, _ in every]
 
     def _read(self, path: Path, *, of_another: bool = False) -> tuple[Manifest, Any]:
         manifest, state = read(path)
@@ -279,13 +261,8 @@ class State:
         if manifest.job != self._job:
             said += f" of job {manifest.job}"
         if manifest.ranks == self._ranks.size:
-            own = unpack(state["own"][self._ranks.rank].numpy().tobytes())
-            for name, buffers in own["buffers"].items():
-                here = dict(self._things[name].named_buffers())
-                for buffer, value in buffers.items():
-                    here[buffer].copy_(value)
-            self._random = own["random"]
-            randomness.restore(own["random"], self._generators)
+            self._random = own.put_back(state["own"][self._ranks.rank], self._things)
+            randomness.restore(self._random, self._generators)
         else:
             said += f" with {manifest.ranks} ranks; random numbers are drawn anew by {self._ranks.size}"
         self.step = self.resumed_at = self._saved_step = manifest.step
@@ -334,11 +311,11 @@ class State:
         """Copies everything, and has it written by the saver."""
         began = time.perf_counter()
         self._clock = time.monotonic()
-        own = self._everyones_own()
+        packed = own.packed(self._ranks, self._things, self._generators, keep=self._saver is not None)
         if self._saver is not None:
             self._saver.wait()
             self._heed_the_fence()
-            document, tensors = flatten({"objects": self._objects(), "own": own})
+            document, tensors = flatten({"objects": self._objects(), "own": packed})
             self._saver.snapshot.take(tensors)
             self._saver.start(
                 Name(self._attempt, self.step),
@@ -358,30 +335,6 @@ class State:
 
     def _objects(self) -> dict[str, Any]:
         return {name: thing.state_dict() for name, thing in self._things.items()}
-
-    def _everyones_own(self) -> list[Tensor]:
-        """By rank, packed: its random states, and those buffers of modules that differ from rank 0's.
-
-        Batch normalisation's statistics do: each rank has seen its own share of the samples.
-        """
-        buffers = {
-            f"{name} {buffer}": value
-            for name, thing in self._things.items()
-            if isinstance(thing, nn.Module)
-            for buffer, value in thing.named_buffers()
-            if value.device.type == "cpu"
-        }
-        digests = {key: hashlib.sha256(memory_of(value)).hexdigest() for key, value in buffers.items()}
-        told = self._ranks.gather(json.dumps(digests).encode()) if buffers and self._ranks.size > 1 else []
-        of_rank_0 = json.loads(told[0]) if told else digests
-        differing: dict[str, dict[str, Tensor]] = {}
-        for key, value in buffers.items():
-            if of_rank_0.get(key) != digests[key]:
-                name, _, buffer = key.partition(" ")
-                differing.setdefault(name, {})[buffer] = value
-        own = {"random": randomness.states(self._generators), "buffers": differing}
-        packed = self._ranks.gather(pack(own))
-        return [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in packed] if self._saver else []
 
     def _check(self) -> None:
         if self._run is not None:
