@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from lockstep_slurm.job.rundir import read_exit, stopped_file
-from support.ranks import Launched
+from support.ranks import ROOT, Launched
+from support.trainings import wait_for
 
 SCRIPT = Path(__file__).with_name("saved.py")
 STEPS = 24
@@ -125,3 +127,25 @@ class TestTwoRanks:
         assert {**losses(launched, 1), **losses(launched, 2)} == reference["losses"]
         assert min(step for _, step in losses(launched, 2)) == stopped + 1
         assert digests(launched, 2) == reference["digests"]
+
+
+def test_the_example_of_a_users_own_script_goes_on_as_if_it_had_never_been_told_to_stop(
+    make_run: MakeRun, launch: Launch
+) -> None:
+    example = {"script": str(ROOT / "examples" / "custom" / "train.py"), "arguments": ["--epochs", "30"]}
+    whole, told = (make_run({"checkpoint": {}}, **example) for _ in range(2))
+    launched = launch(whole, 2)
+    assert launched.wait() == 0, launched.text
+    expected = losses(launched, 1)
+    launched = launch(told, 2, None, "--local-id", "here", "--restart-count", "0")
+    wait_for(lambda: launched.records("step"), 120, "its first step was not recorded")
+    launched.process.send_signal(signal.SIGUSR1)
+    assert launched.wait() == 85, launched.text
+    first = losses(launched, 1)
+    launched = launch(told, 2, None, "--local-id", "here", "--restart-count", "1")
+    assert launched.wait() == 0, launched.text
+    second = losses(launched, 2)
+    assert first
+    assert second
+    assert not first.keys() & second.keys()
+    assert first | second == expected
