@@ -44,7 +44,7 @@ from lockstep_slurm.client import CommandClient
 from lockstep_slurm.client.protocol import Submission
 from lockstep_slurm.cluster import down, up
 from lockstep_slurm.job.identity import new_job_id, slurm_name
-from lockstep_slurm.job.rundir import SUBFOLDERS
+from lockstep_slurm.job.rundir import FOLDERS, LOGS
 from lockstep_slurm.job.spec import JobSpec
 
 WATCHED_SECONDS = 60.0
@@ -140,7 +140,7 @@ def store_all(app: Application, ids: Sequence[str], slurm_ids: Sequence[int]) ->
         session.execute(insert(JobRow), rows)
     for job_id in ids:
         run = app.runs / job_id
-        for name in SUBFOLDERS:
+        for name in (LOGS, *FOLDERS):
             (run / name).mkdir(parents=True)
 
 

@@ -21,7 +21,16 @@ from lockstep_service.boundary import Application
 from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
 from lockstep_slurm.job.identity import new_job_id
-from lockstep_slurm.job.rundir import Claim, Exit, as_json, claim_file, exit_file, make_run_directory, spool_file
+from lockstep_slurm.job.rundir import (
+    Claim,
+    Exit,
+    as_json,
+    begin_start,
+    claim_file,
+    exit_file,
+    make_run_directory,
+    spool_file,
+)
 from support import disks, postgres
 
 Json = dict[str, Any]
@@ -172,14 +181,14 @@ def made_by_hand(tmp_path: Path, spec: Json) -> Callable[[], HandMadeRun]:
 
 @pytest.fixture
 def run_of(app: Application) -> Callable[[Json], HandMadeRun]:
-    """The run directory of a stored job, made as dispatch makes it."""
+    """The run directory of a stored job, made as dispatch and a start of its script make it."""
 
     def make(job: Json) -> HandMadeRun:
         with app.database.reading() as session:
             row = repository.get(session, job["id"])
         assert row is not None
         run = Path(row.run_dir)
-        return HandMadeRun(make_run_directory(run.parent, row.id, row.spec, row.script, by_hand=False))
+        return HandMadeRun(begin_start(make_run_directory(run.parent, row.id, row.spec, row.script, by_hand=False)))
 
     return make
 

@@ -20,7 +20,7 @@ def test_it_is_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
     job_id = new_job_id()
     run = make_run_directory(tmp_path / "runs", job_id, '{"name": "x"}', "#!/bin/bash\n", by_hand=False)
     assert run == tmp_path / "runs" / job_id
-    assert rundir.check_run_directory(run) == run
+    assert rundir.begin_start(run) == run
     assert (run / "job.sbatch").read_text() == "#!/bin/bash\n"
     assert json.loads((run / "origin.json").read_text())["by_hand"] is False
     for path in (run, *run.rglob("*")):
@@ -52,15 +52,23 @@ def test_an_id_that_could_leave_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_lacks_something_is_said_to(tmp_path: Path) -> None:
     run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
-    (run / "claims").rmdir()
-    with pytest.raises(RunDirectoryError, match="lacks claims"):
-        rundir.check_run_directory(run)
+    (run / "spec.json").unlink()
+    with pytest.raises(RunDirectoryError, match=r"it has no spec\.json"):
+        rundir.begin_start(run)
     with pytest.raises(RunDirectoryError, match="not a folder"):
-        rundir.check_run_directory(tmp_path / "absent")
+        rundir.begin_start(tmp_path / "absent")
+
+
+def test_before_a_start_there_is_a_log_folder_alone_and_nothing_to_be_read(tmp_path: Path) -> None:
+    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {"logs"}
+    assert (rundir.read_claims(run), rundir.read_starts(run), rundir.newest_fence(run)) == ([], [], 0)
+    with pytest.raises(FileNotFoundError):
+        rundir.read_claims(tmp_path / "absent")
 
 
 def test_readers_ignore_keys_that_they_do_not_know(tmp_path: Path) -> None:
-    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
+    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=True)
     ended = rundir.Exit(1, 1, None, 9, 1, "node2", "rank 1 was ended", 5.0)
     rundir.write_whole(
         rundir.exit_file(run, 1), json.dumps({**json.loads(rundir.as_json(ended)), "of_a_later_version": 1})
@@ -71,7 +79,7 @@ def test_readers_ignore_keys_that_they_do_not_know(tmp_path: Path) -> None:
 
 
 def test_a_torn_claim_is_an_error_and_not_an_absence(tmp_path: Path) -> None:
-    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
+    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=True)
     rundir.claim_file(run, 1).write_text('{"attempt": 1')
     with pytest.raises(RunDirectoryError, match="not JSON"):
         rundir.read_claims(run)
@@ -111,7 +119,7 @@ class TestCommand:
         assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1").stdout == reused
 
     def test_one_that_the_service_made_is_only_checked(self, tmp_path: Path, script: Path) -> None:
-        run = make_run_directory(tmp_path / "runs", new_job_id(), "{}", "", by_hand=False)
+        run = make_run_directory(tmp_path / "runs", new_job_id(), "{}", "", by_hand=True)
         assert self.find(tmp_path / "runs", script, "--run", str(run), SLURM_JOB_ID="3").stdout.strip() == str(run)
         absent = self.find(tmp_path / "runs", script, "--run", str(tmp_path / "nothing"))
         assert absent.returncode == 78

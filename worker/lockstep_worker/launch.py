@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lockstep_slurm.errors import LockstepError
-from lockstep_slurm.job.rundir import check_run_directory
+from lockstep_slurm.job.rundir import begin_start
 from lockstep_slurm.placement import PlacementError, TopologyError
 from lockstep_worker import local
 from lockstep_worker.errors import WorkerError
@@ -32,7 +32,7 @@ def main() -> int:
     options = _options()
     network = Network(tuple(options.subnet), options.ports)
     try:
-        run = check_run_directory(options.run)
+        run = begin_start(options.run)
         if options.local_ranks is None:
             world = from_mpi(os.environ) if "OMPI_COMM_WORLD_RANK" in os.environ else from_slurm(os.environ)
             return Rank(run, world, network).execute()

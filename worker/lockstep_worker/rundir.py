@@ -1,7 +1,8 @@
 """The run directory of this start: ``python -m lockstep_worker.rundir`` prints its path (standard library only).
 
-With ``--run`` (made by the service before it submitted) it only checks it. Without, this is a run by hand: the first
-start makes the folder and notes it by its Slurm id, and a requeue finds it by that note.
+With ``--run`` (made by the service before it submitted) it checks it, and adds the folders that a start needs.
+Without, this is a run by hand: the first start makes the folder and notes it by its Slurm id, and a requeue finds it by
+that note.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import (
     RunDirectoryError,
-    check_run_directory,
+    begin_start,
     make_run_directory,
     read_note,
     write_note,
@@ -44,7 +45,7 @@ def main() -> int:
 def find_or_make(runs: Path, spec_file: Path, script: Path, run: Path | None) -> Path:
     """The run directory for this start of the script; raises ``RunDirectoryError`` or ``OSError``."""
     if run is not None:
-        return check_run_directory(run)
+        return begin_start(run)
     runs = runs.expanduser().absolute()
     slurm_job_id = os.environ.get("SLURM_JOB_ID")
     cluster = os.environ.get("SLURM_CLUSTER_NAME") or "slurm"
@@ -52,7 +53,7 @@ def find_or_make(runs: Path, spec_file: Path, script: Path, run: Path | None) ->
         job_id = read_note(runs, cluster, int(slurm_job_id))
         # No note: the first start ended before it had made a folder, so there is nothing to go on with.
         if job_id is not None:
-            return check_run_directory(runs / job_id)
+            return begin_start(runs / job_id)
     spec_json = spec_file.read_text(encoding="utf-8")
     try:
         json.loads(spec_json)

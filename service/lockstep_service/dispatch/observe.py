@@ -52,13 +52,13 @@ class RunFiles:
 
 def read_files(run: Path) -> RunFiles:
     """The claims and exit records; a folder that is not there has none. Raises ``RunDirectoryError`` or ``OSError``."""
-    if not (run / "claims").is_dir():
+    if not run.is_dir():
         return RunFiles()
     try:
         claims = tuple(_CLAIM.validate_python(asdict(claim)) for claim in read_claims(run))
         exits = [read_exit(run, claim.attempt) for claim in claims]
         ended = tuple(_EXIT.validate_python(asdict(found)) for found in exits if found is not None)
-        starts = _starts(run)
+        starts = tuple(read_starts(run))
         for told in [claim.claimed for claim in claims] + [found.ended for found in ended]:
             if not 0 <= told < LATEST:
                 raise RunDirectoryError(f"{run} has a claim or an exit record of the time {told!r}, which is none")
@@ -68,13 +68,6 @@ def read_files(run: Path) -> RunFiles:
     except (RecursionError, TypeError) as error:
         raise RunDirectoryError(f"{run} has a claim or an exit record that is none: {error}") from None
     return RunFiles(claims, ended, bool(claims) and alive(claims[-1]), starts)
-
-
-def _starts(run: Path) -> tuple[Start, ...]:
-    try:
-        return tuple(read_starts(run))
-    except FileNotFoundError:
-        return ()
 
 
 def apply_files(row: JobRow, files: RunFiles) -> None:

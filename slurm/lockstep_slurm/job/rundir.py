@@ -19,7 +19,10 @@ from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job import beneath
 from lockstep_slurm.job.identity import is_job_id
 
-SUBFOLDERS = ("claims", "rendezvous", "spool", "placement", "checkpoints", "exit", "logs")
+LOGS = "logs"
+"""The folder that is there from the beginning: Slurm opens the script's log before the script runs."""
+FOLDERS = ("claims", "rendezvous", "spool", "placement", "checkpoints", "exit")
+"""Those that a start of the script makes: a submission waits for no more files than it needs."""
 NOTES = "by-slurm-id"
 STOPPED = 85
 """Exit code of a training that was told to stop and go on later, and has saved (HTCondor's for the same)."""
@@ -101,7 +104,9 @@ _Record = TypeVar("_Record", Claim, Exit)
 
 
 def make_run_directory(runs: Path, job_id: str, spec_json: str, script: str, *, by_hand: bool) -> Path:
-    """Makes ``<runs>/<job_id>`` with the spec, the script and its origin, complete or not at all; returns its path.
+    """Makes ``<runs>/<job_id>`` with the spec, the script and its origin, all of it or nothing; returns its path.
+
+    ``by_hand``: it is the start of a script that makes it, so the folders of a start are in it as well.
 
     Raises ``RunDirectoryError`` when it exists, when ``job_id`` is none, or when the file system refuses.
     """
@@ -113,7 +118,7 @@ def make_run_directory(runs: Path, job_id: str, spec_json: str, script: str, *, 
         runs.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial.mkdir(mode=0o700)
         try:
-            for name in SUBFOLDERS:
+            for name in (LOGS, *FOLDERS) if by_hand else (LOGS,):
                 (partial / name).mkdir(mode=0o700)
             _write(partial / "spec.json", spec_json)
             _write(partial / "job.sbatch", script)
@@ -142,8 +147,14 @@ def check_run_directory(run: Path) -> Path:
     for name in ("spec.json", "origin.json", "job.sbatch"):
         if not (run / name).is_file():
             raise RunDirectoryError(f"{run} is not a run directory: it has no {name}")
-    if missing := [name for name in SUBFOLDERS if not (run / name).is_dir()]:
-        raise RunDirectoryError(f"{run} is not a whole run directory: it lacks {', '.join(missing)}")
+    return run
+
+
+def begin_start(run: Path) -> Path:
+    """What ``check_run_directory`` returns, with the folders of a start in it: those that are missing are made."""
+    run = check_run_directory(run)
+    for name in (LOGS, *FOLDERS):
+        (run / name).mkdir(mode=0o700, exist_ok=True)
     return run
 
 
@@ -285,7 +296,7 @@ def read_exit(run: Path, attempt: int) -> Exit | None:
 
 def read_starts(run: Path) -> list[Start]:
     """The newest starts that came to no rank, by Slurm job and restart; what is no plain file is left out."""
-    names = (_START_NAME.fullmatch(name) for name in beneath.names_in(run, "exit"))
+    names = (_START_NAME.fullmatch(name) for name in _names(run, "exit"))
     keys = sorted((int(match.group(1)), int(match.group(2)), match.group()) for match in names if match)
     found = []
     for slurm_job_id, restart_count, name in keys[-_STARTS_READ:]:
@@ -319,7 +330,17 @@ def claimed_attempts(run: Path) -> frozenset[int]:
 
 
 def _claim_names(run: Path) -> list[str]:
-    return sorted(name for name in beneath.names_in(run, "claims") if _CLAIM_NAME.fullmatch(name))
+    return sorted(name for name in _names(run, "claims") if _CLAIM_NAME.fullmatch(name))
+
+
+def _names(run: Path, folder: str) -> list[str]:
+    """The names in a folder of the run directory: none before a start has made it."""
+    try:
+        return beneath.names_in(run, folder)
+    except FileNotFoundError:
+        if not run.is_dir():
+            raise
+        return []
 
 
 def _read_document(run: Path, *names: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
 from lockstep_slurm.client.protocol import SlurmJob, SlurmNode, SlurmUnavailableError
 from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import Claim, as_json, claim_file
+from lockstep_slurm.job.rundir import Claim, as_json, begin_start, claim_file
 
 from .conftest import Json, Unreliable, row, submit_until_taken, until
 
@@ -86,7 +86,7 @@ class TestReconcile:
         submit_due(app)
         claim = {"attempt": 1, "fence": 1, "slurm_job_id": 10**30, "restart_count": 0, "cluster": "c", "node": "n",
                  "nodes": [], "ranks": 1, "host": "h", "pid": 1, "claimed": 1.0}  # fmt: skip
-        file = Path(row(app, odd).run_dir) / "claims" / "000001.json"
+        file = begin_start(Path(row(app, odd).run_dir)) / "claims" / "000001.json"
         for change in ({}, {"claimed": "yesterday"}, {"nodes": 7}):
             file.write_text(json.dumps(claim | change))
             reconcile(app)
@@ -120,8 +120,7 @@ class TestFailedNodes:
         submit_until_taken(app)
         found = row(app, job)
         assert found.slurm_job_id is not None
-        claims = Path(found.run_dir) / "claims"
-        claims.mkdir(exist_ok=True)
+        begin_start(Path(found.run_dir))
         claim = Claim(
             attempt=1, fence=1, slurm_job_id=found.slurm_job_id, restart_count=0, cluster="site", node="h2",
             nodes=("h2",), ranks=1, host="h", pid=1, claimed=1.0, local_id="l",
