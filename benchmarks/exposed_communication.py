@@ -27,7 +27,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.exposing.cases import BOTH, CASES, FULL, PLAIN, QUICK, Case, Form, case_of
+from benchmarks.exposing.cases import BOTH, CASES, FULL, PLAIN, QUICK, TUNED, Case, Form, case_of
 from benchmarks.exposing.figures import Piece, link_name, notes_of, rows_of
 from benchmarks.exposing.hosts import MeasureError, Ranks, calibrate, started
 from benchmarks.kept import Kept
@@ -88,6 +88,8 @@ def measured(case: Case, link: float | None, form: Form, cpus: tuple[int, int]) 
         for kind in trained:
             ranks.turn(kind, 0, compared - (0 if kind in BOTH else form.rounds * (1 + steps)))
         states = {kind: ranks.ask("state", kind=kind) for kind in BOTH}
+        for kind in BOTH if compared < TUNED else ():
+            ranks.turn(kind, 0, TUNED - compared)
         turns: dict[str, list[dict[str, Any]]] = {kind: [] for kind in case.contenders}
         for number in range(form.rounds):
             if number >= FEWEST and time.monotonic() - began > form.seconds:

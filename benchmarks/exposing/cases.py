@@ -77,20 +77,22 @@ class Form:
     """Steps of a turn; None: the case's own."""
 
     def compared(self, case: Case) -> int:
-        """Steps after which the contenders are compared: ours has made them before the first round, and is tuned then.
-
-        The others have made them after the last round.
-        """
-        return max(TUNED, SETTLED + self.rounds * (1 + self.steps(case)))
+        """Steps after which the contenders are compared: ours has made them before it is tuned, the others after the
+        last round.
+        """  # noqa: D205
+        return max(COMPARED, SETTLED + self.rounds * (1 + self.steps(case)))
 
     def steps(self, case: Case) -> int:
         """Timed, in a turn."""
         return self.timed or case.timed
 
 
-SETTLED = 3
+SETTLED = 2
 """Steps of every contender before the first round, for memory and caches."""
-TUNED = 26
-"""Steps after which ours has tried plans and taken one (docs/gradients.md, Tuning: 23 at most), and used it."""
+COMPARED = 23
+"""Steps after which ours has used every plan that it tries (docs/gradients.md, Tuning). The pause of the comparison
+falls into a step of the default, before the plan that looks best is confirmed in further ones: it decides nothing."""
+TUNED = 58
+"""Steps after which ours has kept one, 55 at most, and used it: so many it makes before the first round."""
 FULL = Form(rounds=7, seconds=600)
-QUICK = Form(rounds=4, seconds=180, links=(1.0, None), timed=1)
+QUICK = Form(rounds=4, seconds=360, links=(1.0,), timed=1)

@@ -30,8 +30,8 @@ CASES = (
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
     "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",
     "zeroed in between", "evaluating while measured", "strange cpus", "groups that end", "isolation",
-    "tuned", "tuning taken back", "drifting", "a slow rank is waited for", "a slow link is not a slow rank",
-    "what has no room is not told",
+    "tuned", "tuning taken back", "drifting", "a layer freezes while plans are tried",
+    "a slow rank is waited for", "a slow link is not a slow rank", "what has no room is not told",
 )  # fmt: skip
 FOUR = (
     "four ranks", "unfreezing on one rank", "many steps", "five hundred steps", "tuned", "tuning taken back",

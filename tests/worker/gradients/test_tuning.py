@@ -19,7 +19,8 @@ from lockstep_worker.gradients.order import Timing, arrivals, lateness, schedule
 from lockstep_worker.gradients.pieces import Size, lay_out
 from lockstep_worker.gradients.plan import Measured, Plan, measured_plan
 from lockstep_worker.gradients.recorded import document_of, plan_of, record_of
-from lockstep_worker.gradients.tuning import Costs, Trials, candidates, choose, exposed
+from lockstep_worker.gradients.trials import CHANCE, PAIRS, Choice, Trials, confirmed, looks_best, wins_wanted
+from lockstep_worker.gradients.tuning import Costs, candidates, exposed
 
 MIB = 1 << 20
 SIZES = [Size(MIB // 4, 4, "float32")] * 24
@@ -143,36 +144,106 @@ def test_what_is_given_is_given_in_every_plan_and_what_comes_to_the_same_is_not_
     assert len(candidates(1, small, range(5), None, None, measured=seen, costs=COSTS)) == 1  # one piece
 
 
-def test_every_plan_has_its_turns_there_and_back() -> None:
-    plans = plans_for(Link(1e-3, 1e-8), COSTS)
-    trials = Trials(plans, rounds=2)
+def turns_of(trials: Trials) -> list[int]:
+    """Steps that take as many seconds as steps were made."""
     turns = []
     while not trials.over:
-        turns.append(plans.index(trials.next()))
+        turns.append(trials.plans.index(trials.next()))
         trials.note(float(len(turns)))
+    return turns
+
+
+def test_every_plan_has_its_turns_there_and_back() -> None:
+    plans = plans_for(Link(1e-3, 1e-8), COSTS)
+    trials = Trials.of_all(plans, rounds=2)
+    trials.note(99.0)  # the step before
     there = list(range(len(plans)))
-    assert turns == [*reversed(there), *there, *reversed(there)]
+    assert turns_of(trials) == [*reversed(there), *there, *reversed(there)]
     assert trials.seconds()[0] == [float(len(plans) + 1), float(3 * len(plans))]
 
 
-def test_another_plan_is_kept_only_if_it_is_better_beyond_doubt() -> None:
+def test_the_default_and_another_plan_are_first_in_turn() -> None:
+    default, other = plans_for(Link(1e-3, 1e-8), COSTS)[:2]
+    trials = Trials.in_pairs(default, other, "known", pairs=3)
+    trials.note(99.0)
+    assert turns_of(trials) == [0, 1, 1, 0, 0, 1]
+    assert trials.seconds() == [[1.0, 4.0, 5.0], [2.0, 3.0, 6.0]]
+
+
+def test_the_plan_that_looks_best_is_not_kept_yet() -> None:
     plans = plans_for(Link(1e-3, 1e-8), COSTS)[:3]
-    default, same = [0.100, 0.102, 0.099, 0.101], [0.101, 0.099, 0.102, 0.100]
-    better = [0.090, 0.091, 0.090, 0.092]
-    assert choose(plans, [[default, better, same]]).index == 1
-    assert choose(plans, [[default, same, better]]).index == 2
-    assert "better than" in choose(plans, [[default, same, better]]).why
-    assert choose(plans, [[default, same, same]]).index == 0
-    assert choose(plans, [[default, default, default]]).index == 0
-    # Better in the median and not in every step; a little better, always.
-    assert choose(plans, [[default, [0.090, 0.150, 0.096, 0.095], same]]).index == 0
-    assert choose(plans, [[default, [one - 0.0002 for one in default], same]]).index == 0
-    # What holds up the default by chance says little of how much better another one is, and enough that it is.
-    assert choose(plans, [[[0.054, 0.170, 0.204, 0.072], [0.042, 0.037, 0.039, 0.042], same]]).index == 1
-    assert choose(plans, [[[0.054, 0.170, 0.204, 0.072], [0.042, 0.037, 0.039, 0.055], same]]).index == 0
+    default, same = [0.100, 0.102, 0.099, 0.101], [0.101, 0.101, 0.102, 0.102]
+    better, best = [0.090, 0.150, 0.096, 0.095], [0.090, 0.091, 0.090, 0.092]
+
+    def chosen(*ranks: list[list[float]]) -> tuple[int, bool]:
+        found = looks_best(plans, ranks)
+        return found.index, found.doubtful
+
+    assert chosen([default, better, same]) == (1, True)
+    assert chosen([default, better, best]) == (2, True)
+    assert chosen([default, best, better]) == (1, True)
+    assert chosen([default, same, same]) == chosen([default, default, default]) == (0, False)
+    assert chosen([default, [one - 0.0002 for one in default], same]) == (0, False)  # by less than is worth it
     # A step is as long as it is on its slowest rank.
-    assert choose(plans, [[default, better, same], [default, default, same]]).index == 0
-    assert "none was better" in choose(plans, [[default, same, same]]).why
+    assert chosen([default, best, same], [default, default, same]) == (0, False)
+    assert looks_best(plans, [[default, same, same]]).why.endswith("of 3 plans tried in 4 steps each none was faster")
+
+
+def against(*gains: float) -> Choice:
+    """What is kept where another plan gained so much of each pair of steps."""
+    default = [0.100 + 0.001 * (place % 3) for place in range(len(gains))]
+    other = [one * (1 - gain) for one, gain in zip(default, gains, strict=True)]
+    plans = plans_for(Link(1e-3, 1e-8), COSTS)[:2]
+    trials = Trials.in_pairs(plans[0], plans[1], "of 4 plans tried one was the fastest", pairs=len(gains))
+    assert trials.choose([[default, other]]) == confirmed(plans, [[default, other]], str(trials.known))
+    return trials.choose([[default, other]])
+
+
+def test_it_is_kept_if_it_was_faster_in_enough_further_pairs() -> None:
+    assert [wins_wanted(pairs) for pairs in (3, 8, 11, PAIRS)] == [4, 7, 9, 12]
+    found = against(*[0.1] * 12, *[-0.1] * 4)
+    assert (found.index, found.doubtful) == (1, False)
+    assert found.why.endswith(
+        "in 12 of 16 pairs of further steps (12 wanted), median gain 10.0 ms of a step of 101.0 ms"
+    )
+    assert ": of 4 plans tried one was the fastest, and it was faster than " in found.why
+    assert against(*[0.1] * 11, *[0.0] * 5).index == 0
+    assert "was the fastest, which was not confirmed: faster than" in against(*[0.1] * 11, *[0.0] * 5).why
+    assert against(*[0.1] * 12, *[-5.0] * 4).index == 1, "a step that was held up is one step"
+    assert against(*[0.004] * 16).index == 0, "always, and by less than is worth it"
+    assert against(*[0.1] * 3).index == 0, "three pairs say nothing"
+
+
+def kept(gains: tuple[float, float, float], noise: float, tunings: int, seed: int) -> list[int]:
+    """Which plan is kept, of the default and three that gain so much of a step. One step in eight is held up."""
+    plans, chance = plans_for(Link(1e-3, 1e-8), COSTS), random.Random(seed)
+    assert len(plans) == 4
+
+    def tried(trials: Trials) -> Choice:
+        while not trials.over:
+            gain = (0.0, *gains)[plans.index(trials.next())]
+            held_up = chance.uniform(0, 4 * noise) if chance.random() < 1 / 8 else 0.0
+            trials.note((1 - gain) * (1 + chance.gauss(0, noise) + held_up))
+        return trials.choose([trials.seconds()])
+
+    def tuned() -> int:
+        found = tried(Trials.of_all(plans))
+        if not found.doubtful:
+            return found.index
+        return found.index if tried(Trials.in_pairs(plans[0], plans[found.index], found.why)).index else 0
+
+    return [tuned() for _ in range(tunings)]
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.10, 0.15])
+def test_chance_keeps_a_plan_that_is_no_better_in_a_few_of_a_hundred_tunings(noise: float) -> None:
+    assert sum(map(bool, kept((0.0, 0.0, 0.0), noise, 1500, seed=1))) <= CHANCE * 1500
+    assert sum(map(bool, kept((-0.03, -0.03, -0.03), noise, 1500, seed=2))) <= 0.01 * 1500
+
+
+@pytest.mark.parametrize(("noise", "gain", "wanted"), [(0.02, 0.03, 0.7), (0.02, 0.1, 1.0), (0.10, 0.1, 0.4)])
+def test_a_plan_that_gains_is_kept_as_often_as_its_steps_tell(noise: float, gain: float, wanted: float) -> None:
+    assert kept((0.0, gain, 0.0), noise, 300, seed=3).count(2) >= wanted * 300
 
 
 def steps(drift: Drift, windows: int, **seconds: float) -> None:

@@ -26,7 +26,7 @@ from lockstep_worker.gradients.transport import POLL, Transport
 LONGEST_POLL = 0.002
 """Seconds between two looks at most, later than a piece took before; a quarter of it while the training waits."""
 BEFORE = 0.875
-"""Of what a piece took in the step before: sooner nobody looks,"""
+"""Of what a piece took when it was there last: sooner nobody looks,"""
 FORESEEN = 4
 """but so many times the longest pause is the longest: that step may have been held up."""
 CPUS = ("LOCKSTEP_EXCHANGE_CPUS", "LOCKSTEP_COMPUTE_CPUS")
@@ -59,8 +59,8 @@ class Exchange:
         """Position in the order of what is issued next."""
         self._under_way: list[tuple[int, Any]] = []
         self._awaited: Sequence[int] = ()
-        self._took: list[float] = []
-        """By piece: seconds on the link in the step before; 0.0 in the first."""
+        self._took: dict[str, float] = {}
+        """By the piece's name: seconds on the link when it was there last. Plans that take turns are foreseen alike."""
         self._last_end = 0.0
         """When a piece ended last."""
         self._issued = 0
@@ -82,9 +82,13 @@ class Exchange:
             self._buffers, self._names, self._order, self._counts = buffers, names, order, counts
             self._credit = credit
             self._bytes = sum(one.numel() * one.element_size() for one in buffers)
-            self._took = [0.0] * len(buffers)
             self._missing, self._completed = [], bytearray(b"\1" * len(buffers))
             self._next, self._left = len(order), 0
+
+    def forget(self) -> None:
+        """The pieces that come are of another packing, under names of their own."""
+        with self._lock:
+            self._took.clear()
 
     def begin(self) -> None:
         """Begins a step: nothing is ready. The step before has to be complete."""
@@ -222,7 +226,7 @@ class Exchange:
         piece = self._under_way[0][0]
         elapsed = time.perf_counter() - max(self.issued_at[piece], self._last_end)
         longest = LONGEST_POLL / 4 if self._awaited else LONGEST_POLL
-        foreseen = min(BEFORE * self._took[piece] - elapsed, FORESEEN * longest)
+        foreseen = min(BEFORE * self._took.get(self._names[piece], 0.0) - elapsed, FORESEEN * longest)
         return max(foreseen, min(max(elapsed / 8, POLL), longest))
 
     def _landed(self) -> None:
@@ -242,7 +246,7 @@ class Exchange:
                 self._under_way.remove(one)
                 if not self._under_way:
                     self.counters.arrived(now)
-                self._took[piece] = now - max(self.issued_at[piece], self._last_end)
+                self._took[self._names[piece]] = now - max(self.issued_at[piece], self._last_end)
                 self._last_end = now
                 self.completed_at[piece] = now
                 self._completed[piece] = 1

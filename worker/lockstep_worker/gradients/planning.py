@@ -30,7 +30,8 @@ from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, Plan, compare, fir
 from lockstep_worker.gradients.recorded import document_of, record_of
 from lockstep_worker.gradients.timing import Stopwatch
 from lockstep_worker.gradients.transport import Transport, name_of
-from lockstep_worker.gradients.tuning import OTHERS_CPU, ROUNDS, SECOND_PIECE, Costs, Trials, candidates, choose
+from lockstep_worker.gradients.trials import PAIRS, ROUNDS, Trials
+from lockstep_worker.gradients.tuning import OTHERS_CPU, SECOND_PIECE, Costs, candidates
 
 WARM_UP = 3
 """Steps with a plan that nothing was measured for. The first one does not count: it pays for memory and caches; the
@@ -67,6 +68,7 @@ class Planner:
         """What was chosen last, once it is."""
         self.drift = Drift()
         self.rounds = ROUNDS
+        self.pairs = PAIRS
         self._transport = transport
         self._names = names
         self._parameters = parameters
@@ -97,7 +99,7 @@ class Planner:
             self._measure_again()
         if self._trials is not None and self._trials.over:
             self._decide(self._trials)
-        elif self._trials is not None:
+        if self._trials is not None:
             self.plan = self._trials.next()
         elif self.measuring and self._steps == WARM_UP - 1 and self._asked["piece_bytes"] is None:
             assert self.plan is not None
@@ -156,7 +158,7 @@ class Planner:
             self.plan = plans[0]
             self._steps = 0 if self.measuring else self._steps
             if len(plans) > 1:
-                self._trials = Trials(plans, self.rounds)
+                self._trials = Trials.of_all(plans, self.rounds)
             elif plans[0].measured:
                 self._settle(plans[0], found["why"])
         assert self.plan is not None
@@ -190,11 +192,15 @@ class Planner:
         return {"plans": [one.as_json() for one in plans], "new": True, "fixed": False, "why": why}
 
     def _decide(self, trials: Trials) -> None:
+        """A stage is over: the plan that looks best has to be confirmed yet, or one is kept."""
         seconds = self._transport.gather(trials.seconds())
-        found = self._from_first(lambda: vars(choose(trials.plans, seconds)))
-        self._trials = None
-        self.plan = trials.plans[found["index"]]
-        self._settle(self.plan, found["why"])
+        found = self._from_first(lambda: vars(trials.choose(seconds)))
+        plan = trials.plans[found["index"]]
+        if found["doubtful"]:
+            self._trials = Trials.in_pairs(trials.plans[0], plan, found["why"], self.pairs)
+            return
+        self._trials, self.plan = None, plan
+        self._settle(plan, found["why"])
 
     def _measure_again(self) -> None:
         """The plan goes on until another one is measured."""

@@ -286,6 +286,7 @@ class Reducer:
             ]
             self._by_number = {slot.number: slot for slot in self.slots}
             self._packings += 1
+            self._exchange.forget()
         # The same names whenever the same pieces come again: Horovod knows them then.
         names = [f"{self._name}.{self._packings}.{plan.piece_bytes}.{piece}" for piece in range(len(layout.pieces))]
         self._exchange.adopt(
