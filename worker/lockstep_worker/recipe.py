@@ -84,6 +84,8 @@ class Recipe:
     """Who averages the gradients: ``lockstep.DistributedOptimizer``, or ``horovod``'s."""
     defer: bool = True
     """Whether an update is done when its parameters are used next, by lockstep's exchange."""
+    transport: str = "horovod"
+    """What carries lockstep's exchange: ``horovod``, or ``gloo``, a process group of torch's."""
 
     @classmethod
     def parse(cls, training: Mapping[str, Any], communication: Mapping[str, Any] = {}) -> Recipe:

@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 
 import lockstep
 from lockstep_worker import data, inside, models, numerics, optimizers
+from lockstep_worker.carrier import carrier_of, torchs_group
 from lockstep_worker.checkpoint.of import of_recipe, tuning
 from lockstep_worker.checkpoint.settings import section_of_this_run
 from lockstep_worker.data.broken import Broken
@@ -35,7 +36,7 @@ from lockstep_worker.errors import DataError, MeetingError, WorkerError
 from lockstep_worker.finite import Finite
 from lockstep_worker.gradients.isolation import measure
 from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, MOST_PIECE_BYTES
-from lockstep_worker.gradients.transport import HorovodTransport
+from lockstep_worker.gradients.transport import Transport
 from lockstep_worker.recipe import Recipe
 from lockstep_worker.statistics import Statistics
 
@@ -47,6 +48,21 @@ def train(recipe: Recipe) -> None:
     """Trains from start to end on this rank, and reports as docs/records.md says."""
     # What the imports made stays: not to be searched for garbage in every step, nor at the end (1.4 s with torch 2.13).
     gc.freeze()
+    # Before Horovod: when that has started, every communication thread that was planned is there to be seen.
+    with torchs_group(recipe, int(os.environ["WORLD_SIZE"])):
+        meet()
+        torch.set_num_threads(len(os.environ["LOCKSTEP_COMPUTE_CPUS"].split(",")))
+        # The loaders are forked before there is a model, or a thread that exchanges its gradients.
+        with (
+            opened(recipe) as (samples, folder),
+            Feed(samples, loader_cpus(), max(recipe.batch_size, EVALUATED)) as feed,
+        ):
+            fit(recipe, samples, feed, carrier_of(recipe), folder)
+    hvd.shutdown()
+
+
+def meet() -> None:
+    """Starts Horovod. Raises ``MeetingError`` where not all ranks are in it."""
     hvd.init()
     if hvd.size() != int(os.environ["WORLD_SIZE"]):
         # An MPI that does not see what started it makes of each rank a training of its own, without a word.
@@ -54,20 +70,12 @@ def train(recipe: Recipe) -> None:
             f"Horovod sees {hvd.size()} of {os.environ['WORLD_SIZE']} ranks; communication.mpi has to name "
             "how the MPI that Horovod was built with is started (see `srun --mpi=list`), or mpirun"
         )
-    torch.set_num_threads(len(os.environ["LOCKSTEP_COMPUTE_CPUS"].split(",")))
-    # The loaders are forked before there is a model, or a thread that exchanges its gradients.
-    with (
-        opened(recipe) as (samples, folder),
-        Feed(samples, loader_cpus(), max(recipe.batch_size, EVALUATED)) as feed,
-    ):
-        fit(recipe, samples, feed, folder)
-    hvd.shutdown()
 
 
-def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None = None) -> None:
+def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, carrier: Transport, folder: Path | None = None) -> None:
     """The training itself, from the model's first parameters, or where it was left, to the ``end`` record.
 
-    ``folder`` has a staged copy of the data.
+    ``carrier`` carries the pieces of its gradients, ``folder`` has a staged copy of the data.
     """
     torch.manual_seed(recipe.seed)
     rank, ranks = hvd.rank(), hvd.size()
@@ -85,7 +93,7 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
         path=recipe.model_path,
     )
     torch.manual_seed(recipe.seed * 3_000_017 + 1 + rank)  # from here on dropout is drawn, on each rank its own
-    optimizer = distributed(recipe, model)
+    optimizer = distributed(recipe, model, carrier)
     broadcast(model, optimizer)
 
     position = Position()
@@ -95,7 +103,7 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, folder: Path | None =
     begin(recipe, state.step, total)
     tell(recipe, samples, folder)
     if ranks > 1:
-        report_isolation(model)
+        report_isolation(model, carrier)
     statistics, finite = Statistics(optimizer), Finite(model, fails=recipe.on_bad_loss == "fail")
     began = ended = time.perf_counter()
     for epoch in range(position.epoch, recipe.epochs):
@@ -155,7 +163,7 @@ def begin(recipe: Recipe, step: int, total: int) -> None:
         print(f"all of training.epochs, {recipe.epochs}, are trained already: nothing is left to do", flush=True)
 
 
-def distributed(recipe: Recipe, model: nn.Module) -> Any:  # noqa: ANN401 - each is of a class of its own
+def distributed(recipe: Recipe, model: nn.Module, carrier: Transport) -> Any:  # noqa: ANN401 - each is of a class of its own
     """The recipe's optimizer, whose gradients are averaged over all ranks."""
     optimizer = optimizers.build(recipe, model)
     if recipe.exchange == "horovod":
@@ -168,6 +176,7 @@ def distributed(recipe: Recipe, model: nn.Module) -> Any:  # noqa: ANN401 - each
         defer=recipe.defer,
         backward_passes_per_step=recipe.accumulate,
         tuning=tuning() if section_of_this_run() is not None else None,
+        transport=carrier,
     )
 
 
@@ -182,11 +191,11 @@ def update(optimizer: Any, statistics: Statistics) -> None:  # noqa: ANN401
         optimizer.step()
 
 
-def report_isolation(model: nn.Module) -> None:
+def report_isolation(model: nn.Module, carrier: Transport) -> None:
     """What communication takes while nothing computes, in pieces of the sizes that an exchange of this model has."""
     every = sum(one.numel() * one.element_size() for one in model.parameters())
     sizes = {min(size, every) for size in (LEAST_PIECE_BYTES, 4 * LEAST_PIECE_BYTES, MOST_PIECE_BYTES)}
-    found = measure(HorovodTransport("isolation"), sorted(sizes), name="lockstep.isolation")
+    found = measure(carrier, sorted(sizes), name="lockstep.isolation")
     if hvd.rank() == 0 and found.piece_bytes:
         lockstep.report(kind="isolation", **asdict(found))
 

@@ -187,6 +187,11 @@ class Communication(Section):
         description="Whether lockstep's exchange does an update when its parameters are used next (the default), or "
         "in the optimizer's step(); of a built-in recipe",
     )
+    transport: Literal["horovod", "gloo"] | None = Field(
+        None,
+        description="What carries lockstep's exchange: horovod (the default), or gloo, a process group of torch's own, "
+        "whose ranks need not agree before each piece; of a built-in recipe",
+    )
     short_slices: bool = Field(
         default=True,
         description="Whether threads that communicate have a short slice of the scheduler, so that they wait less for "
@@ -209,6 +214,15 @@ class Communication(Section):
             raise ValueError(
                 '`defer` is true, but exchange is "horovod", whose optimizer defers nothing; take exchange "lockstep", '
                 "or leave `defer` out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _only_ours_has_a_transport(self) -> Communication:
+        if self.transport == "gloo" and self.exchange == "horovod":
+            raise ValueError(
+                '`transport` is "gloo", but exchange is "horovod", whose optimizer knows no other than Horovod; take '
+                'exchange "lockstep", or leave `transport` out'
             )
         return self
 
@@ -255,12 +269,13 @@ class JobSpec(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_script_says_itself_what_it_defers(self) -> JobSpec:
-        if self.communication.defer is not None and self.training.script is not None:
-            raise ValueError(
-                "communication.defer is for built-in recipes; a training.script says it itself, "
-                "`lockstep.DistributedOptimizer(..., defer=...)`"
-            )
+    def _a_script_says_itself_how_it_exchanges(self) -> JobSpec:
+        for name in ("defer", "transport"):
+            if getattr(self.communication, name) is not None and self.training.script is not None:
+                raise ValueError(
+                    f"communication.{name} is for built-in recipes; a training.script says it itself, "
+                    f"`lockstep.DistributedOptimizer(..., {name}=...)`"
+                )
         return self
 
     @property

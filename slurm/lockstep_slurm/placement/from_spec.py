@@ -45,12 +45,12 @@ def exchange_of(spec: Mapping[str, Any]) -> str:
 
 
 def _threads(communication: Mapping[str, Any], exchange: int) -> Threads:
-    """The communication threads of a rank: Horovod's own always, Gloo's where its controller is Gloo's."""
+    """The communication threads of a rank: Horovod's own always, Gloo's where its controller or the exchange has it."""
     backend = communication.get("backend", "gloo")
     if backend == "gloo":
         return Threads(horovod=1, gloo=1, exchange=exchange)
     if backend == "mpi":
-        return Threads(horovod=1, gloo=0, exchange=exchange)
+        return Threads(horovod=1, gloo=1 if communication.get("transport") == "gloo" else 0, exchange=exchange)
     if backend == "ccl":
         return Threads(horovod=1, gloo=1, exchange=exchange, ccl=communication.get("ccl_workers", 1))
     raise ValueError(f"communication.backend is {backend!r}, which is none of gloo, mpi and ccl")

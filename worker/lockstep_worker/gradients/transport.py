@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -99,12 +100,16 @@ class HorovodTransport:
 
 
 class GlooTransport:
-    """Over a process group of its own. To make one is a collective of all ranks (``torch.distributed.new_group``)."""
+    """Over a process group of its own. To make one is a collective of all ranks (``torch.distributed.new_group``).
+
+    ``timeout``: how long one of its collectives waits for a rank; torch's own is 30 minutes, whatever the timeout of
+    ``init_process_group`` (2.13).
+    """
 
     calls_back = True
     carried_by = "torch.distributed"
 
-    def __init__(self, name: str) -> None:  # noqa: ARG002 - the group is its name
+    def __init__(self, name: str, *, timeout: timedelta | None = None) -> None:  # noqa: ARG002 - the group is its name
         import torch.distributed as dist
 
         self._dist = dist
@@ -114,7 +119,7 @@ class GlooTransport:
                 'lockstep.DistributedOptimizer(..., transport="gloo")'
             )
         with slices.shortened():
-            self._group: Any = dist.new_group(backend="gloo")
+            self._group: Any = dist.new_group(backend="gloo", timeout=timeout)
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
 

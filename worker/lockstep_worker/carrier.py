@@ -1,0 +1,60 @@
+"""What carries a recipe's gradients: Horovod, which its ranks are of, or beside it a process group of torch's Gloo."""
+
+from __future__ import annotations
+
+import gc
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from lockstep_worker.environment import GLOO_TIMEOUT
+from lockstep_worker.errors import MeetingError
+from lockstep_worker.gradients.transport import GlooTransport, HorovodTransport, Transport
+from lockstep_worker.recipe import Recipe
+
+TIMEOUT = timedelta(seconds=GLOO_TIMEOUT)
+"""As long as Horovod's Gloo waits for a slow rank."""
+
+
+@contextmanager
+def torchs_group(recipe: Recipe, ranks: int) -> Iterator[None]:
+    """All ranks are one process group of torch's within it, if the recipe's gradients go over Gloo.
+
+    Not a rank alone, which has nothing to exchange. At the end, a training's or an error's, the exchange over it is
+    closed and the group is destroyed. Raises ``MeetingError`` where the ranks do not meet.
+    """
+    if recipe.transport != "gloo" or ranks == 1:
+        yield
+        return
+    try:
+        # Where they meet and by which interface is in the environment: MASTER_ADDR and _PORT, GLOO_SOCKET_IFNAME.
+        dist.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=ranks, timeout=TIMEOUT)
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise MeetingError(
+            f"the ranks did not meet in torch.distributed at {where}: {error}; see that nodes reach each other there, "
+            "or leave communication.transport out"
+        ) from error
+    # Gloo's threads end with the last who knows the group: an optimizer in a cycle, or in the frame of a function that
+    # failed. One that wants something of Python while that ends aborts the process (torch 2.13, Python 3.11).
+    try:
+        yield
+    except BaseException as error:
+        dist.destroy_process_group()
+        traceback.clear_frames(error.__traceback__)
+        raise
+    else:
+        dist.destroy_process_group()
+    finally:
+        gc.collect()
+
+
+def carrier_of(recipe: Recipe) -> Transport:
+    """What carries the recipe's pieces. Over Gloo a collective of all ranks."""
+    if recipe.transport == "gloo" and dist.is_initialized():
+        return GlooTransport("recipe", timeout=TIMEOUT)
+    return HorovodTransport("recipe")
