@@ -124,6 +124,17 @@ def test_what_does_not_go_together_is_told_with_the_cure(training: dict[str, Any
             "",
             "communication.defer is for built-in recipes; a training.script says it itself",
         ),
+        ({"communication": {"transport": "mpi"}}, "communication.transport", "is 'mpi', but has to be one of"),
+        (
+            {"communication": {"exchange": "horovod", "transport": "gloo"}},
+            "communication",
+            'whose optimizer knows no other than Horovod; take exchange "lockstep", or leave `transport` out',
+        ),
+        (
+            {"training": {"script": "/a.py"}, "communication": {"transport": "gloo"}},
+            "",
+            "says it itself, `lockstep.DistributedOptimizer(..., transport=...)`",
+        ),
     ],
 )  # fmt: skip
 def test_an_exchange_that_there_is_not_is_refused(sections: dict[str, Any], where: str, words: str) -> None:

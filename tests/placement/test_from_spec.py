@@ -55,6 +55,11 @@ def test_the_threads_follow_from_the_backend(said: dict[str, Any], threads: Thre
 
 
 @pytest.mark.parametrize("backend", ["gloo", "mpi", "ccl"])
+def test_a_recipe_over_gloo_has_gloos_threads_whatever_carries_horovod(backend: str) -> None:
+    assert request_for(TRAINING, communication={"backend": backend, "transport": "gloo"}).threads.gloo == 1
+
+
+@pytest.mark.parametrize("backend", ["gloo", "mpi", "ccl"])
 def test_a_rank_has_an_exchange_thread_where_lockstep_exchanges_its_gradients(backend: str) -> None:
     def threads(training: Any, **said: Any) -> int:
         return request_for(training, communication={"backend": backend, **said}).threads.exchange

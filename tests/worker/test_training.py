@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from typing import Any
 
 import pytest
 import torch
 
+from lockstep_slurm.job.rundir import STOPPED
 from lockstep_worker import models
+from lockstep_worker.checkpoint.folder import names
 from lockstep_worker.data.digits import Digits
-from support.trainings import MLP, Launch, MakeRun, digests, mean_losses
+from support.ranks import processes_of
+from support.trainings import MLP, Launch, MakeRun, digests, mean_losses, wait_for
 
 
 def losses_of_a_plain_loop(threads: int) -> list[float]:
@@ -37,7 +41,8 @@ def losses_of_a_plain_loop(threads: int) -> list[float]:
 
 
 def test_two_ranks_compute_what_one_rank_with_twice_the_batch_computes(make_run: MakeRun, launch: Launch) -> None:
-    one = launch(make_run(**MLP, epochs=2, batch_size=64), 1)
+    # A rank alone has nothing to exchange, so it needs no group for it either.
+    one = launch(make_run({"communication": {"transport": "gloo"}}, **MLP, epochs=2, batch_size=64), 1)
     # The same rate, said otherwise: for a global batch of 16, which is a quarter of this job's.
     scaled = MLP | {"learning_rate": 0.0125, "base_batch": 16}
     two = launch(make_run(**scaled, epochs=2, batch_size=32), 2)
@@ -47,6 +52,7 @@ def test_two_ranks_compute_what_one_rank_with_twice_the_batch_computes(make_run:
     assert len(alone) == len(shared) == 44
     assert shared == pytest.approx(alone, rel=1e-4)
     assert alone[-1] < alone[0] / 2, "it learns, so that equal losses say something"
+    assert [verdict["values"]["result"] for verdict in one.records("verdict")] == ["as planned"] * 2
     (start,) = one.records("start")
     assert alone == losses_of_a_plain_loop(len(start["values"]["compute_cpus"])), "not what it was, bit for bit"
     last_alone, last_shared = (found.records("evaluation")[-1]["values"] for found in (one, two))
@@ -58,15 +64,26 @@ def test_every_exchange_trains_the_same_model_bit_for_bit(make_run: MakeRun, lau
     """And each record tells where its step's time went, as far as that exchange lets it be known."""
     told = {"data_s", "forward_s", "backward_s", "optimizer_s", "exposed_s"}
     seen = []
-    for communication in ({"exchange": "horovod"}, {"exchange": "lockstep", "defer": False}, {}):
+    for communication in (
+        {"exchange": "horovod"},
+        {"exchange": "lockstep", "defer": False},
+        {},
+        {"transport": "gloo"},
+    ):
         launched = launch(make_run({"communication": communication}, **MLP, epochs=2, batch_size=32), 2)
         assert launched.wait() == 0, launched.text
         evaluations = [one["values"] for one in launched.records("evaluation")]
         seen.append((digests(launched), mean_losses(launched), evaluations))
         verdicts = [(one["values"]["when"], one["values"]["result"]) for one in launched.records("verdict")]
-        assert sorted(verdicts) == [("init", "as planned")] * 2 + [("steps", "as planned")] * 2
+        # What starts threads that communicate is looked at: Horovod, and torch's own group before it.
+        over_gloo = communication.get("transport") == "gloo"
+        assert sorted(verdicts) == [("init", "as planned")] * (4 if over_gloo else 2) + [("steps", "as planned")] * 2
         roles = {thread["role"] for one in launched.records("verdict") for thread in roles_of(one)}
         assert ("exchange" in roles) == (communication.get("exchange") != "horovod")
+        assert {"horovod", "gloo"} < roles
+        assert "unclassified" not in roles
+        carriers = {one["values"]["transport"] for one in launched.records("tuning")}
+        assert carriers == (set() if "exchange" not in roles else {"gloo"} if over_gloo else {"horovod"})
         steps = [one["values"] for one in launched.records("step")]
         for values in steps:
             parts = [values[name] for name in told]
@@ -81,14 +98,23 @@ def test_every_exchange_trains_the_same_model_bit_for_bit(make_run: MakeRun, lau
         assert isolation["rank"] == 0
         assert isolation["values"]["bytes_per_s"] > 0
         assert len(isolation["values"]["piece_bytes"]) == len(isolation["values"]["seconds_per_piece"]) == 1
-    assert seen[1] == seen[0]
-    assert seen[2] == seen[0]
+    assert seen == [seen[0]] * 4
 
 
 def roles_of(verdict: dict[str, Any]) -> list[dict[str, Any]]:
     """The threads of a verdict's record."""
     threads: list[dict[str, Any]] = json.loads(verdict["values"]["document"])["threads"]
     return threads
+
+
+def test_told_to_stop_over_gloo_it_saves_and_ends(make_run: MakeRun, launch: Launch) -> None:
+    run = make_run({"communication": {"transport": "gloo"}, "checkpoint": {}}, **MLP, epochs=400, batch_size=32)
+    launched = launch(run, 2)
+    wait_for(lambda: any(one["step"] >= 10 for one in launched.records("step")), 120, "it makes no steps")
+    launched.process.send_signal(signal.SIGUSR1)
+    assert launched.wait() == STOPPED, launched.text
+    assert processes_of(run) == []
+    assert names(run / "checkpoints")[0].step == max(one["step"] for one in launched.records("step"))
 
 
 def test_a_gpt_learns_texts_by_lamb_on_two_ranks(make_run: MakeRun, launch: Launch) -> None:

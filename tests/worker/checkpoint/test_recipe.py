@@ -1,7 +1,11 @@
-"""A built-in recipe that is saved: killed and started again, it comes to the same losses, bit for bit."""
+"""A built-in recipe that is saved: killed and started again, it comes to the same losses, bit for bit.
+
+Over another transport too, whose plan it measures anew.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -19,7 +23,7 @@ MLP = {"model": "digits-mlp", "data": "digits", "epochs": 12, "batch_size": 32, 
 def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: Launch) -> None:
     whole = launch(make_run(**MLP), 2)
     assert whole.wait() == 0, whole.text
-    run = make_run({"checkpoint": {"every_steps": 5}}, **MLP)
+    run = make_run({"checkpoint": {"every_steps": 5}, "communication": {"transport": "gloo"}}, **MLP)
     first = launch(run, 2, None, "--local-id", "here")
     wait_for("a checkpoint", lambda: names(run / "checkpoints") or None)
     pid = wait_for(
@@ -28,8 +32,15 @@ def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: L
     os.kill(pid, signal.SIGKILL)
     assert first.wait() == 128 + signal.SIGKILL, first.text
     resumed_at = names(run / "checkpoints")[0].step
+    spec = json.loads((run / "spec.json").read_text())
+    spec["communication"]["transport"] = None
+    (run / "spec.json").write_text(json.dumps(spec))
     second = launch(run, 2, None, "--local-id", "here", "--restart-count", "1")
     assert second.wait() == 0, second.text
+    said = "the tuning was made with 2 ranks over gloo, and these are 2 over horovod; it is measured anew"
+    assert second.text.count(said) == 1
+    assert {one["values"]["transport"] for one in first.records("tuning")} == {"gloo"}
+    assert {one["values"]["transport"] for one in second.records("tuning", 2)} == {"horovod"}
 
     def losses(launched: Launched, *attempts: int) -> dict[tuple[int, int], float]:
         records = [one for attempt in attempts for one in launched.records("step", attempt)]
