@@ -105,6 +105,24 @@ class Curve:
             self.lows.insert(at, value)
             self.highs.insert(at, value)
 
+    def extend(self, steps: Sequence[int], rank: int, values: Sequence[float], times: Sequence[float]) -> None:
+        """``put`` of each of these; ``steps`` grow, the values are finite, and none is late."""
+        newest = self.ranks.get(rank)
+        if (self.steps and steps[0] <= self.steps[-1]) or (newest is not None and steps[0] <= newest):
+            for step, value, time in zip(steps, values, times, strict=True):
+                self.put(step, rank, value, time, late=False)
+            return
+        self.changed = True
+        self.ranks[rank] = steps[-1]
+        ones = array("q", [1]) * len(steps)
+        heights = array("d", values)
+        self.steps.extend(steps)
+        self.times.extend(times)
+        for column in (self.totals, self.lows, self.highs):
+            column.extend(heights)
+        self.counts.extend(ones)
+        self.told.extend(ones)
+
     def _merge(self, at: int, value: float, time: float, *, again: bool) -> None:
         self.totals[at] += value
         self.counts[at] += 1

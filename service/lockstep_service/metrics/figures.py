@@ -22,6 +22,7 @@ from lockstep_service.metrics.record import NOT_FINITE, Record, number
 from lockstep_service.metrics.schemas import AttemptBegun, RankFigures, Series, StepTime, TrainingData
 from lockstep_service.metrics.spent import Spent, spent
 from lockstep_service.metrics.step_time import step_time
+from lockstep_service.metrics.stretch import Stretch, parts
 
 ROOM, LEAST_ROOM = 4096, 512
 """Points of one curve; a job with many has less for each."""
@@ -57,10 +58,18 @@ class Figures:
         self._named: dict[tuple[int, Kind], dict[str, Curve | None]] = {}
         self._since = 0
 
-    def take(self, records: Iterable[Record]) -> list[bool]:
+    def take(self, records: Sequence[Record]) -> list[bool]:
         """Takes those records that are new; says of each whether it was."""
         touched: set[Curve] = set()
-        taken = [self._take(record, touched) for record in records]
+        taken: list[bool] = []
+        for part in parts(records):
+            if not isinstance(part, Stretch):
+                taken += [self._take(record, touched) for record in part]
+            elif (rank := self._rank(part.first)).continues(part):
+                self._take_stretch(rank, part, touched)
+                taken += [True] * len(part.records)
+            else:
+                taken += [self._take(record, touched) for record in part.records]
         room = max(LEAST_ROOM, min(ROOM, ROOM_IN_ALL // max(len(self.curves), 1)))
         for curve in touched:
             if len(curve) > room:
@@ -68,10 +77,7 @@ class Figures:
         return taken
 
     def _take(self, record: Record, touched: set[Curve]) -> bool:
-        place = record.attempt, record.rank
-        rank = self.ranks.get(place)
-        if rank is None:
-            rank = self.ranks[place] = Rank(*place)
+        rank = self._rank(record)
         late = record.seq < rank.newest_seq
         if not rank.see(record.seq):
             return False
@@ -91,6 +97,30 @@ class Figures:
             self._draw(record, "usage", drawn, touched, late=late)
         return True
 
+    def _take_stretch(self, rank: Rank, stretch: Stretch, touched: set[Curve]) -> None:
+        """What ``_take`` makes of each of its records."""
+        rank.take_steps(stretch)
+        self._since += len(stretch.records)
+        attempt, of = stretch.first.attempt, stretch.first.rank
+        for name in stretch.names:
+            values = stretch.floats(name)
+            if values is None:
+                for record in stretch.records:
+                    self._draw(record, "step", {name: record.values[name]}, touched, late=False)
+                continue
+            curve = self._curve(attempt, "step", name)
+            if curve is not None:
+                self._since += len(values)
+                touched.add(curve)
+                curve.extend(stretch.steps, of, values, stretch.times)
+
+    def _rank(self, record: Record) -> Rank:
+        place = record.attempt, record.rank
+        found = self.ranks.get(place)
+        if found is None:
+            found = self.ranks[place] = Rank(*place)
+        return found
+
     def _attempt(self, of: int) -> Attempt:
         found = self.attempts.get(of)
         if found is None:
@@ -102,9 +132,6 @@ class Figures:
     ) -> None:
         # A report without a step is placed by its own number, which grows as well.
         step = record.step if record.step is not None else record.seq
-        curves = self._named.get((record.attempt, kind))
-        if curves is None:
-            curves = self._named[record.attempt, kind] = {}
         for name, value in values.items():
             if isinstance(value, float):
                 height = value
@@ -114,9 +141,7 @@ class Figures:
                 height = found
             else:
                 continue
-            curve = curves.get(name)
-            if curve is None and name not in curves:
-                curve = self._begin(record.attempt, kind, name)
+            curve = self._curve(record.attempt, kind, name)
             if curve is None:
                 continue
             self._since += 1
@@ -124,6 +149,14 @@ class Figures:
             curve.put(step, record.rank, height, record.time, late=late)
             if record.step is None:
                 curve.by_step = False
+
+    def _curve(self, attempt: int, kind: Kind, name: str) -> Curve | None:
+        """The curve of this name; None where it is not drawn."""
+        curves = self._named.get((attempt, kind))
+        if curves is None:
+            curves = self._named[attempt, kind] = {}
+        found = curves.get(name)
+        return self._begin(attempt, kind, name) if found is None and name not in curves else found
 
     def _begin(self, attempt: int, kind: Kind, name: str) -> Curve | None:
         """A new curve; None where it is not to be drawn, which is noted."""

@@ -13,6 +13,7 @@ from lockstep_service.metrics.pace import RECENT
 from lockstep_service.metrics.record import Record, number, text
 from lockstep_service.metrics.saved import Resumed, Saved
 from lockstep_service.metrics.sources import MOST_NODES, Source, Staging
+from lockstep_service.metrics.stretch import Stretch
 from lockstep_service.metrics.told import TOLD, Told
 from lockstep_service.placement import documents
 
@@ -124,6 +125,34 @@ class Rank(Struct, array_like=True):
             insort(self.window, told, key=_place)
         if len(self.window) > _WINDOW:
             del self.window[: _WINDOW // 4]
+
+    def continues(self, stretch: Stretch) -> bool:
+        """Whether all of it is new, and follows what is stored without a hole."""
+        return not self.beyond and stretch.first.seq == self.contiguous + 1
+
+    def take_steps(self, stretch: Stretch) -> None:
+        """What ``see`` and ``take`` make of each of its records, where it continues what there is."""
+        last = stretch.last
+        self.contiguous = self.newest_seq = self.step_seq = last.seq
+        self.step = last.step
+        latest = max(stretch.times)
+        self.last_time = latest if self.last_time is None else max(self.last_time, latest)
+        if "loss" in stretch.names:
+            self.loss_seq, self.loss = last.seq, number(last.values["loss"])
+        told = [Told(record.step, record.seq, record.time, record.values) for record in stretch.records]
+        self.recent += told[-RECENT:]
+        if len(self.recent) > 4 * RECENT:
+            self.recent = self.newest()
+        if self.highest is None or stretch.steps[0] > self.highest:
+            self.highest = last.step
+            self.window += told
+        else:
+            for one in told:
+                insort(self.window, one, key=_place)
+            self.highest = max(self.highest, stretch.steps[-1])
+        if (over := len(self.window) - _WINDOW) > 0:
+            part = _WINDOW // 4
+            del self.window[: part * -(-over // part)]
 
     def newest(self) -> list[Told]:
         """Its newest steps, the newest last."""

@@ -80,11 +80,13 @@ def batch_of(plain: bytes) -> Batch | None:
         return None
     try:
         records = _lines.decode_lines(plain)
-        for kind in {record.kind for record in records} - KINDS:
+        kinds = {record.kind for record in records}
+        for kind in kinds - KINDS:
             _kind(kind)
-        for record in records:
-            if record.kind in documents.KINDS:
-                documents.check(record.kind, record.values, record.rank)
+        if kinds & documents.KINDS:
+            for record in records:
+                if record.kind in documents.KINDS:
+                    documents.check(record.kind, record.values, record.rank)
     except (DecodeError, ValueError):  # who sent it is told by ``parse``, line by line
         return None
     if plain.count(b"\n") != len(records) or not plain.endswith(b"\n"):
