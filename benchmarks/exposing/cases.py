@@ -92,7 +92,7 @@ SETTLED = 2
 COMPARED = 23
 """Steps after which ours has used every plan that it tries (docs/gradients.md, Tuning). The pause of the comparison
 falls into a step of the default, before the plan that looks best is confirmed in further ones: it decides nothing."""
-TUNED = 58
-"""Steps after which ours has kept one, 55 at most, and used it: so many it makes before the first round."""
+TUNED = 90
+"""Steps after which ours has kept one, 87 at most, and used it: so many it makes before the first round."""
 FULL = Form(rounds=7, seconds=600)
-QUICK = Form(rounds=4, seconds=360, links=(1.0,), timed=1)
+QUICK = Form(rounds=4, seconds=420, links=(1.0,), timed=1)

@@ -19,8 +19,8 @@ from support.gradients import cases
 from support.gradients.training import Case, Run, backward, equal_on_all_ranks, ordinary_step, raises
 
 PAIRS = 8
-"""Of steps that confirm a plan here, where steps differ by more than chance does."""
-TRIALS = 3 + 5 * 4 + 2 * PAIRS
+"""Of turns that confirm a plan here, where steps differ by more than chance does."""
+TRIALS = 3 + 5 * 4 + 4 * PAIRS
 """Steps until it is chosen, at most."""
 
 
@@ -182,9 +182,9 @@ def drifting() -> None:
         ordinary_step(run, number)
         seen.append(run.optimizer.tuning)
 
-    run = trained("deferred", 150, step, transport=transport, credit=2)
+    run = trained("deferred", 190, step, transport=transport, credit=2)
     assert shared(seen)
-    assert len(seen) < 150, "it was not measured again"
+    assert len(seen) < 190, "it was not measured again"
     if hvd.size() == 2:
         assert run.trace == trained("horovod", len(seen)).trace
     assert seen[-1]["plan"]["piece_bytes"] >= 1 << 20, seen[-1]

@@ -166,8 +166,8 @@ def test_the_default_and_another_plan_are_first_in_turn() -> None:
     default, other = plans_for(Link(1e-3, 1e-8), COSTS)[:2]
     trials = Trials.in_pairs(default, other, "known", pairs=3)
     trials.note(99.0)
-    assert turns_of(trials) == [0, 1, 1, 0, 0, 1]
-    assert trials.seconds() == [[1.0, 4.0, 5.0], [2.0, 3.0, 6.0]]
+    assert turns_of(trials) == [0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1]
+    assert trials.seconds() == [[2.0, 8.0, 10.0], [4.0, 6.0, 12.0]], "the second step of each turn"
 
 
 def test_the_plan_that_looks_best_is_not_kept_yet() -> None:
@@ -204,7 +204,7 @@ def test_it_is_kept_if_it_was_faster_in_enough_further_pairs() -> None:
     found = against(*[0.1] * 12, *[-0.1] * 4)
     assert (found.index, found.doubtful) == (1, False)
     assert found.why.endswith(
-        "in 12 of 16 pairs of further steps (12 wanted), median gain 10.0 ms of a step of 101.0 ms"
+        "in 12 of 16 pairs of further turns (12 wanted), median gain 10.0 ms of a step of 101.0 ms"
     )
     assert ": of 4 plans tried one was the fastest, and it was faster than " in found.why
     assert against(*[0.1] * 11, *[0.0] * 5).index == 0

@@ -17,7 +17,7 @@ from lockstep_worker.gradients.plan import Plan
 ROUNDS = 4
 """Steps of each plan in the first stage, beside a first one that is not counted: Horovod agrees on new pieces in it."""
 PAIRS = 16
-"""Of steps, in the second stage. Where steps vary by 10 to 15 %, a plan that gains 10 % is kept in half of the tunings
+"""Of turns, in the second stage. Where steps vary by 10 to 15 %, a plan that gains 10 % is kept in half of the tunings
 with 16 pairs, and in a third with 8, at the same risk (simulated)."""
 CHANCE = 0.04
 """Of a plan that is as fast as the default to win so many pairs. Where none of three is better, one of them looks it in
@@ -36,16 +36,13 @@ class Choice:
 
 
 class Trials:
-    """Steps with these plans, the default first, by ``turns``: places of plans. The first ``settling`` do not count.
+    """Steps with these plans, the default first, by ``turns``: the place of each step's plan, and whether it counts.
 
     ``known``: what an earlier stage has said of these plans.
     """
 
-    def __init__(
-        self, plans: Sequence[Plan], turns: Sequence[int], *, settling: int = 0, known: str | None = None
-    ) -> None:
+    def __init__(self, plans: Sequence[Plan], turns: Sequence[tuple[int, bool]], known: str | None = None) -> None:
         self._turns = turns
-        self._settling = settling
         self._plans = plans
         self._next = 0
         self._seconds: list[list[float]] = [[] for _ in plans]
@@ -55,17 +52,20 @@ class Trials:
     def of_all(cls, plans: Sequence[Plan], rounds: int = ROUNDS) -> Trials:
         """Each in turn, there and back, so that a slow change of the machine hits all."""
         there = list(range(len(plans)))
-        turns = [place for turn in range(rounds + 1) for place in (there if turn % 2 else reversed(there))]
-        return cls(plans, turns, settling=len(plans))
+        return cls(
+            plans,
+            [(place, turn > 0) for turn in range(rounds + 1) for place in (there if turn % 2 else reversed(there))],
+        )
 
     @classmethod
     def in_pairs(cls, default: Plan, other: Plan, known: str, pairs: int = PAIRS) -> Trials:
-        """Neighbours in time, each as often first as last: what a switch costs the step behind it, both pay alike.
+        """Neighbours in time, each as often first as last. A turn is two steps of which the second counts.
 
-        Horovod knows the pieces of both from the first stage (its cache has 1,024 names and loses the oldest).
+        A kept plan follows on itself. A step behind a switch does not: 1 MiB x 2 beat 1.63 MiB x 1 in 16 of 16 pairs of
+        single steps (GoogLeNet over Horovod, one core a rank) and lost to it in 10 of 12 turns of four steps.
         """
-        return cls([default, other], [place for pair in range(pairs) for place in ((1, 0) if pair % 2 else (0, 1))],
-                   known=known)  # fmt: skip
+        places = [place for pair in range(pairs) for place in ((1, 0) if pair % 2 else (0, 1))]
+        return cls([default, other], [(place, counts) for place in places for counts in (False, True)], known)
 
     @property
     def over(self) -> bool:
@@ -80,12 +80,13 @@ class Trials:
     def next(self) -> Plan:
         """The next step's plan."""
         self._next += 1
-        return self._plans[self._turns[self._next - 1]]
+        return self._plans[self._turns[self._next - 1][0]]
 
     def note(self, seconds: float) -> None:
         """What the step took on this rank, from one backward pass to the next one."""
-        if self._next > self._settling:
-            self._seconds[self._turns[self._next - 1]].append(seconds)
+        place, counts = self._turns[self._next - 1] if self._next else (0, False)
+        if counts:
+            self._seconds[place].append(seconds)
 
     def seconds(self) -> list[list[float]]:
         """By plan and round, of the steps that count."""
@@ -121,7 +122,7 @@ def confirmed(plans: Sequence[Plan], seconds: Sequence[Sequence[Sequence[float]]
     pairs, wanted, won = len(gains), wins_wanted(len(gains)), sum(gain > 0 for gain in gains)
     step, gain = statistics.median(steps[0]), statistics.median(gains)
     found = (
-        f"faster than {said(plans[0])} in {won} of {pairs} pairs of further steps ({wanted} wanted), "
+        f"faster than {said(plans[0])} in {won} of {pairs} pairs of further turns ({wanted} wanted), "
         f"median gain {gain * 1e3:.1f} ms of a step of {step * 1e3:.1f} ms"
     )
     if won >= wanted and gain > LEAST_GAIN * step:
