@@ -88,6 +88,13 @@ def test_the_first_layers_overtake_what_waits_for_the_link() -> None:
     assert schedule(timings) == [2, 0, 1]
 
 
+def test_before_anything_is_measured_pieces_that_would_be_fused_go_one_at_a_time() -> None:
+    found = [Size(1000, 4, "float32")]
+    places = {fuses: first_plan(1, found, [0], None, None, fuses=fuses).credit for fuses in (False, True)}
+    assert places == {False: 2, True: 1}
+    assert first_plan(1, found, [0], None, 3, fuses=True).credit == 3
+
+
 def test_a_plan_is_the_same_after_its_journey() -> None:
     found = [Size(100, 4, "float32"), Size(3000, 4, "float32"), Size(10, 4, "float32")]
     first = first_plan(1, found, [0, 1, 2], 1024, 2)

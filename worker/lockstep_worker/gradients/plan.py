@@ -64,11 +64,21 @@ class Measured:
 
 
 def first_plan(
-    number: int, sizes: Sequence[Size], wanted: Sequence[int], piece_bytes: int | None, credit: int | None
+    number: int,
+    sizes: Sequence[Size],
+    wanted: Sequence[int],
+    piece_bytes: int | None,
+    credit: int | None,
+    *,
+    fuses: bool = False,
 ) -> Plan:
-    """A plan before anything is known: packed as the parameters are listed, sent in reverse, as backward goes."""
+    """A plan before anything is known: packed as the parameters are listed, sent in reverse, as backward goes.
+
+    Over a transport that ``fuses`` one piece at a time: two that are carried together arrive together, and neither
+    tells what it would have taken alone.
+    """
     piece_bytes = FIRST_PIECE_BYTES if piece_bytes is None else piece_bytes
-    credit = CREDIT if credit is None else credit
+    credit = (FUSED_CREDIT if fuses else CREDIT) if credit is None else credit
     layout = lay_out(sizes, wanted, piece_bytes)
     return Plan(number, tuple(wanted), piece_bytes, credit, tuple(reversed(range(len(layout.pieces)))), measured=False)
 

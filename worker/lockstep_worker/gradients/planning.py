@@ -104,7 +104,7 @@ class Planner:
         elif self.measuring and self._steps == WARM_UP - 1 and self._asked["piece_bytes"] is None:
             assert self.plan is not None
             smaller = max(self.plan.piece_bytes // SECOND_PIECE, LEAST_PIECE_BYTES)
-            self.plan = first_plan(self.plan.number, self._sizes(), self.plan.sequence, smaller, self._asked["credit"])
+            self.plan = self._unmeasured(self.plan.number, self.plan.sequence, smaller)
         self._began = time.perf_counter()
         assert self.plan is not None
         return self.plan
@@ -178,7 +178,7 @@ class Planner:
                 file=sys.stderr,
             )
         if not same:
-            plans = [first_plan(now, sizes, wanted, limit, credit)]
+            plans = [self._unmeasured(now, wanted, limit)]
         elif not self.measuring or self._steps < WARM_UP:
             return {"plans": [], "new": False}
         else:
@@ -188,8 +188,13 @@ class Planner:
                 plans = candidates(now, sizes, wanted, limit, credit, measured=measured, costs=self._costs())
                 why = "as given" if None not in (limit, credit) else "there is nothing to choose"
             else:
-                plans = [first_plan(now, sizes, wanted, limit, credit)]
+                plans = [self._unmeasured(now, wanted, limit)]
         return {"plans": [one.as_json() for one in plans], "new": True, "fixed": False, "why": why}
+
+    def _unmeasured(self, number: int, wanted: Sequence[int], piece_bytes: int | None) -> Plan:
+        return first_plan(
+            number, self._sizes(), wanted, piece_bytes, self._asked["credit"], fuses=not self._transport.calls_back
+        )
 
     def _decide(self, trials: Trials) -> None:
         """A stage is over: the plan that looks best has to be confirmed yet, or one is kept."""
