@@ -16,8 +16,11 @@ from lockstep_worker.errors import MeetingError
 from lockstep_worker.gradients.transport import GlooTransport, HorovodTransport, Transport
 from lockstep_worker.recipe import Recipe
 
-TIMEOUT = timedelta(seconds=GLOO_TIMEOUT)
-"""As long as Horovod's Gloo waits for a slow rank."""
+MEETING = timedelta(seconds=GLOO_TIMEOUT)
+"""How long ranks wait for each other before there is a group, as Horovod's Gloo does."""
+A_COLLECTIVE = timedelta(days=365)
+"""How long a piece waits for another rank, which may wait for its data or save for as long as it likes: over Horovod no
+piece ever gives up either. A rank that is gone closes its connections; one that hangs is the watchdog's."""
 
 
 @contextmanager
@@ -30,22 +33,16 @@ def torchs_group(recipe: Recipe, ranks: int) -> Iterator[None]:
     if recipe.transport != "gloo" or ranks == 1:
         yield
         return
-    try:
+    with _meeting():
         # Where they meet and by which interface is in the environment: MASTER_ADDR and _PORT, GLOO_SOCKET_IFNAME.
-        dist.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=ranks, timeout=TIMEOUT)
-    except dist.DistError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise MeetingError(
-            f"the ranks did not meet in torch.distributed at {where}: {error}; see that nodes reach each other there, "
-            "or leave communication.transport out"
-        ) from error
+        dist.init_process_group("gloo", rank=int(os.environ["RANK"]), world_size=ranks, timeout=MEETING)
     # Gloo's threads end with the last who knows the group: an optimizer in a cycle, or in the frame of a function that
     # failed. One that wants something of Python while that ends aborts the process (torch 2.13, Python 3.11).
     try:
         yield
     except BaseException as error:
         dist.destroy_process_group()
-        traceback.clear_frames(error.__traceback__)
+        _clear_frames(error)
         raise
     else:
         dist.destroy_process_group()
@@ -56,5 +53,31 @@ def torchs_group(recipe: Recipe, ranks: int) -> Iterator[None]:
 def carrier_of(recipe: Recipe) -> Transport:
     """What carries the recipe's pieces. Over Gloo a collective of all ranks."""
     if recipe.transport == "gloo" and dist.is_initialized():
-        return GlooTransport("recipe", timeout=TIMEOUT)
+        with _meeting():
+            return GlooTransport("recipe", timeout=A_COLLECTIVE)
     return HorovodTransport("recipe")
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """What torch says where ranks do not reach each other, by its store or by Gloo, with what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise MeetingError(
+            f"the ranks did not meet in torch.distributed at {where}: {error}; see that nodes reach each other there, "
+            "and by Gloo's own ports, or leave communication.transport out"
+        ) from error
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Empties the frames of the error's traceback, and of those that it came from."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in found:
+            found.append(one)
+            traceback.clear_frames(one.__traceback__)
+            waiting += [one.__cause__, one.__context__]
