@@ -62,9 +62,20 @@ def test_a_folder_that_lacks_something_is_said_to(tmp_path: Path) -> None:
 def test_before_a_start_there_is_a_log_folder_alone_and_nothing_to_be_read(tmp_path: Path) -> None:
     run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False)
     assert {path.name for path in run.iterdir() if path.is_dir()} == {"logs"}
-    assert (rundir.read_claims(run), rundir.read_starts(run), rundir.newest_fence(run)) == ([], [], 0)
+    assert (rundir.read_claims(run), rundir.read_starts(run)) == ([], [])
     with pytest.raises(FileNotFoundError):
         rundir.read_claims(tmp_path / "absent")
+
+
+def test_a_run_whose_claims_are_lost_begins_no_other_start(tmp_path: Path) -> None:
+    run = rundir.begin_start(make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=False))
+    assert rundir.newest_fence(run) == 0
+    (run / "claims").rmdir()
+    with pytest.raises(FileNotFoundError):
+        rundir.newest_fence(run)  # as a rank that trains asks: it must not take the first fence for its own
+    for _ in range(2):
+        with pytest.raises(RunDirectoryError, match="has lost its folder claims"):
+            rundir.begin_start(run)
 
 
 def test_readers_ignore_keys_that_they_do_not_know(tmp_path: Path) -> None:
@@ -118,9 +129,13 @@ class TestCommand:
         assert reused != first
         assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1").stdout == reused
 
-    def test_one_that_the_service_made_is_only_checked(self, tmp_path: Path, script: Path) -> None:
-        run = make_run_directory(tmp_path / "runs", new_job_id(), "{}", "", by_hand=True)
-        assert self.find(tmp_path / "runs", script, "--run", str(run), SLURM_JOB_ID="3").stdout.strip() == str(run)
+    def test_one_that_the_service_made_is_checked_and_gets_the_folders_of_a_start(
+        self, tmp_path: Path, script: Path
+    ) -> None:
+        run = make_run_directory(tmp_path / "runs", new_job_id(), "{}", "", by_hand=False)
+        for _ in range(2):  # a requeue finds them there
+            assert self.find(tmp_path / "runs", script, "--run", str(run), SLURM_JOB_ID="3").stdout.strip() == str(run)
+            assert {path.name for path in run.iterdir() if path.is_dir()} == {rundir.LOGS, *rundir.FOLDERS}
         absent = self.find(tmp_path / "runs", script, "--run", str(tmp_path / "nothing"))
         assert absent.returncode == 78
         assert "not a folder that this node can see" in absent.stderr

@@ -11,9 +11,9 @@ from lockstep_service.boundary import Application
 from lockstep_service.dispatch import worklists
 from lockstep_service.tables import JobRow
 from lockstep_slurm.client.protocol import Submission
-from lockstep_slurm.job import beneath
+from lockstep_slurm.job import beneath, library
 from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import check_run_directory, make_run_directory, write_whole
+from lockstep_slurm.job.rundir import begin_start, check_run_directory, make_run_directory, write_whole
 from lockstep_slurm.job.script import spec_of
 
 _LONGEST_REPORT = 1 << 16
@@ -43,7 +43,9 @@ def _run_directory(row: JobRow) -> Path:
     if run.exists():
         return check_run_directory(run)
     # What the ranks read is what the script carries: with what the site filled in.
-    return make_run_directory(run.parent, row.id, spec_of(row.script) or row.spec, row.script, by_hand=False)
+    made = make_run_directory(run.parent, row.id, spec_of(row.script) or row.spec, row.script, by_hand=False)
+    # A script that was stored before an upgrade starts what was the library then, which may make no folders itself.
+    return made if library.name() in row.script else begin_start(made)
 
 
 def _report(run: Path, row: JobRow, url: str | None) -> str | None:

@@ -57,6 +57,11 @@ def provide(runs: Path) -> Path:
     return final
 
 
+def name() -> str:
+    """The file's name, which every script of today has in it."""
+    return _name(_content())
+
+
 @lru_cache(maxsize=1)
 def _content() -> bytes:
     """The zip's bytes: every file of the three packages, sorted; the same as long as this process lives."""

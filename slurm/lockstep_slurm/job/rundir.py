@@ -21,7 +21,9 @@ from lockstep_slurm.job.identity import is_job_id
 
 LOGS = "logs"
 """The folder that is there from the beginning: Slurm opens the script's log before the script runs."""
-FOLDERS = ("claims", "rendezvous", "spool", "placement", "checkpoints", "exit")
+CLAIMS = "claims"
+_AFTER_CLAIMS = ("rendezvous", "spool", "placement")
+FOLDERS = (CLAIMS, *_AFTER_CLAIMS, "checkpoints", "exit")
 """Those that a start of the script makes: a submission waits for no more files than it needs."""
 NOTES = "by-slurm-id"
 STOPPED = 85
@@ -153,6 +155,19 @@ def check_run_directory(run: Path) -> Path:
 def begin_start(run: Path) -> Path:
     """What ``check_run_directory`` returns, with the folders of a start in it: those that are missing are made."""
     run = check_run_directory(run)
+    # By the claims it is known who trains, so they are made first; others without them mean that they are lost.
+    others = [name for name in _AFTER_CLAIMS if (run / name).exists()]
+    try:
+        (run / CLAIMS).mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        if others:
+            (run / CLAIMS).rmdir()
+            raise RunDirectoryError(
+                f"{run} has lost its folder {CLAIMS}, by which it is known who trains: there is {', '.join(others)} of "
+                "earlier starts; put it back, or submit a new job"
+            )
     for name in (LOGS, *FOLDERS):
         (run / name).mkdir(mode=0o700, exist_ok=True)
     return run
@@ -281,8 +296,8 @@ def read_claims(run: Path) -> list[Claim]:
 
 
 def newest_fence(run: Path) -> int:
-    """The highest fence that was claimed, 0 where none was. One directory listing."""
-    return max((int(name[:6]) for name in _claim_names(run)), default=0)
+    """The highest fence that was claimed, 0 where none was. One directory listing; a start has made the folder."""
+    return max((int(name[:6]) for name in _claims_among(beneath.names_in(run, CLAIMS))), default=0)
 
 
 def read_exit(run: Path, attempt: int) -> Exit | None:
@@ -330,7 +345,11 @@ def claimed_attempts(run: Path) -> frozenset[int]:
 
 
 def _claim_names(run: Path) -> list[str]:
-    return sorted(name for name in _names(run, "claims") if _CLAIM_NAME.fullmatch(name))
+    return _claims_among(_names(run, CLAIMS))
+
+
+def _claims_among(names: list[str]) -> list[str]:
+    return sorted(name for name in names if _CLAIM_NAME.fullmatch(name))
 
 
 def _names(run: Path, folder: str) -> list[str]:

@@ -11,12 +11,15 @@ from fastapi.testclient import TestClient
 
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch.ingest import unfinished
+from lockstep_service.dispatch.preparing import prepare
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.submit import refresh_reports, submit_due
 from lockstep_service.jobs import repository
 from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import Submission
+from lockstep_slurm.job import library
 from lockstep_slurm.job.identity import slurm_name
+from lockstep_slurm.job.rundir import FOLDERS, LOGS
 
 from .conftest import Json, Unreliable, row, submit_until_taken, until
 
@@ -37,6 +40,17 @@ class TestSubmit:
         (known,) = slurm.find(slurm_name("digits", job["id"]))
         assert (found.slurm_job_id, found.phase) == (known.id, "waiting")
         assert submit_due(app) == 0
+
+    def test_a_job_that_was_stored_before_an_upgrade_finds_the_folders_that_its_own_library_does_not_make(
+        self, app: Application, job: Json, api: TestClient, spec: Json
+    ) -> None:
+        of_today, before = row(app, job), row(app, api.post("/api/v1/jobs", json=spec).json())
+        before.script = before.script.replace(library.name(), "lockstep-0.0.1-0123456789abcdef.zip")
+        made = []
+        for found in (of_today, before):
+            submission, _ = prepare(found, None, hold=False)
+            made.append({path.name for path in submission.directory.iterdir() if path.is_dir()})
+        assert made == [{LOGS}, {LOGS, *FOLDERS}]
 
     def test_where_the_service_is_now_is_told_to_jobs_that_live(self, app: Application, job: Json) -> None:
         app.url = lambda: "http://127.0.0.1:1"

@@ -18,7 +18,7 @@ from lockstep_service.settings import Settings
 from lockstep_slurm.client import LocalClient
 from lockstep_slurm.client.protocol import SlurmUnavailableError, Submission
 from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import Claim, as_json, claim_file
+from lockstep_slurm.job.rundir import Claim, as_json, begin_start, claim_file
 from support.disks import fill
 
 from .conftest import Json, Queue, Store, rows, turns_until, until
@@ -244,7 +244,7 @@ class TestSilence:
         (copy,) = slurm.ours()
         claim = Claim(attempt=1, fence=1, slurm_job_id=copy.id, restart_count=0, cluster="site", node="h", nodes=("h",),
                       ranks=1, host="h", pid=1, claimed=1.0)  # fmt: skip
-        claim_file(Path(row.run_dir), 1).write_text(as_json(claim))
+        claim_file(begin_start(Path(row.run_dir)), 1).write_text(as_json(claim))
         slurm.find = lambda *_names: []  # type: ignore[method-assign]
         turns_until(app, lambda: rows(app, [job])[0].phase == "waiting")
         assert rows(app, [job])[0].slurm_job_id == copy.id
