@@ -60,6 +60,12 @@ def test_long_curves_and_windows_are_the_same_too() -> None:
     assert taken(batches, by_column=True) == taken(batches, by_column=False)
 
 
+def test_steps_that_went_back_are_kept_where_the_window_is_full() -> None:
+    ahead = [Record(1, 0, seq, 1e9 + seq, "step", seq, {"loss": 1.0}) for seq in range(1, 1025)]
+    back = [Record(1, 0, 1024 + seq, 2e9 + seq, "step", seq, {"loss": 1.0}) for seq in range(1, 2 * LEAST)]
+    assert taken([ahead, back], by_column=True) == taken([ahead, back], by_column=False)
+
+
 @given(runs())
 def test_every_record_is_in_one_part_and_their_order_stays(records: list[Record]) -> None:
     found = list(parts(records))

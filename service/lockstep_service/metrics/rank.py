@@ -118,6 +118,9 @@ class Rank(Struct, array_like=True):
             self.recent = self.newest()
         if step is None:
             return
+        self._keep(told, step)
+
+    def _keep(self, told: Told, step: int) -> None:
         if self.highest is None or step > self.highest:
             self.highest = step
             self.window.append(told)
@@ -143,13 +146,12 @@ class Rank(Struct, array_like=True):
         self.recent += told[-RECENT:]
         if len(self.recent) > 4 * RECENT:
             self.recent = self.newest()
-        if self.highest is None or stretch.steps[0] > self.highest:
-            self.highest = last.step
-            self.window += told
-        else:
-            for one in told:
-                insort(self.window, one, key=_place)
-            self.highest = max(self.highest, stretch.steps[-1])
+        if self.highest is not None and stretch.steps[0] <= self.highest:
+            for one, step in zip(told, stretch.steps, strict=True):
+                self._keep(one, step)
+            return
+        self.highest = last.step
+        self.window += told
         if (over := len(self.window) - _WINDOW) > 0:
             part = _WINDOW // 4
             del self.window[: part * -(-over // part)]

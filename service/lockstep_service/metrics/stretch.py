@@ -1,7 +1,7 @@
 """``Stretch``: step records of one rank that follow each other, taken in as columns. Values in, values out.
 
-Nearly all records are such, and one by one they would cost several times as much. What is odd in any way is left to the
-way of a single record, which makes the same of it.
+Where a node has one rank nearly all of its records are such, and one by one they would cost several times as much.
+Those of several ranks of a node alternate, and go one by one, as what is odd in any way does: the same is made of them.
 """
 
 from __future__ import annotations
