@@ -26,7 +26,7 @@ from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.exchange import LONGEST_POLL
 from lockstep_worker.gradients.named import describe
 from lockstep_worker.gradients.pieces import Size
-from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, Plan, compare, first_plan
+from lockstep_worker.gradients.plan import FUSED_CREDIT, LEAST_PIECE_BYTES, Plan, compare, first_plan
 from lockstep_worker.gradients.recorded import document_of, record_of
 from lockstep_worker.gradients.timing import Stopwatch
 from lockstep_worker.gradients.transport import Transport, name_of
@@ -210,7 +210,8 @@ class Planner:
     def _measure_again(self) -> None:
         """The plan goes on until another one is measured."""
         assert self.plan is not None
-        self.plan = replace(self.plan, measured=False)
+        one_by_one = not self._transport.calls_back and self._asked["credit"] is None
+        self.plan = replace(self.plan, measured=False, credit=FUSED_CREDIT if one_by_one else self.plan.credit)
         self._trials = None
         self._steps = self._measurements = 0
         self._watch.forget()
