@@ -77,9 +77,10 @@ class Form:
     """Steps of a turn; None: the case's own."""
 
     def compared(self, case: Case) -> int:
-        """Steps after which the contenders are compared: ours has made them before it is tuned, the others after the
-        last round.
-        """  # noqa: D205
+        """Steps after which the contenders are compared.
+
+        Ours has made them before it is tuned, the others after the last round.
+        """
         return max(COMPARED, SETTLED + self.rounds * (1 + self.steps(case)))
 
     def steps(self, case: Case) -> int:
