@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockstep_slurm.job.bootstrap import BOOT
-from lockstep_slurm.job.rundir import read_starts
+from lockstep_slurm.job.identity import new_job_id
+from lockstep_slurm.job.rundir import make_run_directory, read_starts
 from lockstep_slurm.job.script import ScriptSite, render
 from lockstep_slurm.job.spec import JobSpec
 from support.lockstep import wait_for
@@ -35,9 +36,7 @@ class Trial:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.run_directory = folder / "run"
-        for name in ("logs", "exit"):
-            (self.run_directory / name).mkdir(parents=True)
+        self.run_directory = make_run_directory(folder, new_job_id(), "{}", "#!/bin/bash\n", by_hand=False)
         self.python = self.program(
             "python",
             "[[ $2 == *import\\ lockstep* ]] && exit 0\n"
@@ -362,3 +361,11 @@ def test_a_restart_of_a_slurm_job_is_told_by_its_name(trial: Trial) -> None:
     (start,) = read_starts(trial.run_directory)
     assert (start.slurm_job_id, start.restart_count) == (17, 2)
     assert "on node9" in start.message
+
+
+def test_a_folder_that_is_no_run_directory_is_left_as_it_is(trial: Trial, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    done = subprocess.run(["bash", trial.script({"venv": "/no/where"}), other], capture_output=True, timeout=60)
+    assert done.returncode == 78
+    assert list(other.iterdir()) == []
