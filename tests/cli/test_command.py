@@ -31,7 +31,7 @@ def test_a_subcommand_whose_extra_is_missing_says_what_to_install() -> None:
         "main()"
     )
     assert done.returncode == 1
-    assert "pip install 'lockstep[service]'" in done.stderr
+    assert "pip install '.[service]' in a clone of Lockstep" in done.stderr
     assert "Traceback" not in done.stderr
 
 

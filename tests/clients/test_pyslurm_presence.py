@@ -61,7 +61,7 @@ def test_one_that_does_not_load_says_so_with_the_cure(stand_in: StandIn, sbatch:
     reason = pyslurm_presence.why_not(stand_in.conf)
     assert reason is not None
     assert "there_is_no_such_module" in reason
-    assert "pip install 'lockstep[pyslurm]'" in reason
+    assert "pip install '.[pyslurm]' in a clone of Lockstep" in reason
 
 
 def test_an_unknown_slurm_is_not_a_misfit(stand_in: StandIn, sbatch: Path) -> None:

@@ -52,8 +52,8 @@ def lacking(extra: str, module: str) -> dict[str, object]:
     ("check", "changes", "level", "found", "cure"),
     [
         ("python", {"python": (3, 9)}, Level.PROBLEM, "3.9", "3.11"),
-        ("service", lacking("service", "fastapi"), Level.NOTE, "fastapi", "lockstep[service]"),
-        ("postgres", lacking("postgres", "psycopg"), Level.NOTE, "psycopg", "lockstep[postgres]"),
+        ("service", lacking("service", "fastapi"), Level.NOTE, "fastapi", ".[service]"),
+        ("postgres", lacking("postgres", "psycopg"), Level.NOTE, "psycopg", ".[postgres]"),
         ("pyslurm", lacking("pyslurm", "pyslurm"), Level.NOTE, "pyslurm", "25.11"),
         ("slurm-commands", {"programs": HERE.programs - {"srun"}}, Level.PROBLEM, "srun", "slurm-client"),
         ("slurm-commands", {"programs": HERE.programs - {*SLURM_COMMANDS}}, Level.NOTE, "no Slurm", "login node"),

@@ -50,8 +50,8 @@ def test_an_environment_with_everything_has_nothing_to_mend() -> None:
     ("check", "changes", "level", "found", "cure"),
     [
         ("ranks-python", {"version": (3, 8)}, Level.PROBLEM, "3.8", "3.9"),
-        ("ranks-packages", {"missing": ("cffi",)}, Level.PROBLEM, "cffi", "lockstep[worker]"),
-        ("ranks-packages", {"missing": ("cffi",), "loaded": None}, Level.NOTE, "cffi", "lockstep[worker]"),
+        ("ranks-packages", {"missing": ("cffi",)}, Level.PROBLEM, "cffi", ".[worker]"),
+        ("ranks-packages", {"missing": ("cffi",), "loaded": None}, Level.NOTE, "cffi", ".[worker]"),
         ("ranks-packages", {"missing": ("sklearn",)}, Level.NOTE, "sklearn", "recipes"),
         ("torch", {"cuda_packages": 14}, Level.NOTE, "14 packages", "set-up.md"),
         ("horovod", {"horovod": None}, Level.PROBLEM, "not installed", BUILD),

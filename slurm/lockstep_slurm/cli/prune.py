@@ -13,6 +13,7 @@ from rich.progress import Progress
 from lockstep_slurm.cli.home import home
 from lockstep_slurm.cli.output import Exit, console, errors, print_json
 from lockstep_slurm.cli.serve import MissingExtraError
+from lockstep_slurm.extras import install
 
 
 def prune(
@@ -53,7 +54,7 @@ def prune(
         from lockstep_service.settings import Settings
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"the service is not installed ({error.name} is missing); run: pip install 'lockstep[service]'"
+            f"the service is not installed ({error.name} is missing); run: {install('service')}"
         ) from None
     where = folder.expanduser().absolute() if folder else home()
     settings = Settings(home=where, database_url=database)

@@ -13,6 +13,7 @@ from lockstep_slurm.cli.home import home
 from lockstep_slurm.cli.output import Exit, console, errors, print_json
 from lockstep_slurm.cli.script import SiteOption
 from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.extras import install
 
 
 class Client(StrEnum):
@@ -77,7 +78,7 @@ def serve(
         from lockstep_service.settings import Settings
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"the service is not installed ({error.name} is missing); run: pip install 'lockstep[service]'"
+            f"the service is not installed ({error.name} is missing); run: {install('service')}"
         ) from None
     options = {
         "home": folder.expanduser().absolute() if folder else home(),

@@ -10,6 +10,7 @@ from pathlib import Path
 from lockstep_slurm.client.protocol import SlurmError, SlurmUnavailableError
 from lockstep_slurm.client.pyslurm_process import PySlurmImportError, PySlurmProcess
 from lockstep_slurm.client.runner import Runner
+from lockstep_slurm.extras import install
 
 _WITHIN = 30
 """Seconds for each look."""
@@ -74,7 +75,7 @@ def _release(version: str) -> tuple[int, int]:
 
 def _cure(slurm: str | None) -> str:
     if slurm is not None and _release(slurm) == (25, 11):
-        return "run: pip install 'lockstep[pyslurm]', or choose the client 'command'"
+        return f"run: {install('pyslurm')}, or choose the client 'command'"
     own = "for another Slurm, ask your site for its pyslurm" if slurm is None else "ask your site for its pyslurm"
-    ours = "for Slurm 25.11 run: pip install 'lockstep[pyslurm]'; " if slurm is None else ""
+    ours = f"for Slurm 25.11 run: {install('pyslurm')}; " if slurm is None else ""
     return f"{ours}{own} (the release of the same major.minor), or choose the client 'command'"

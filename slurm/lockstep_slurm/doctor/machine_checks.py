@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockstep_slurm.doctor.finding import Answer, Check, note, ok, problem, warning
 from lockstep_slurm.doctor.here import SLURM_COMMANDS, Here
+from lockstep_slurm.extras import install
 from lockstep_slurm.filesystem import NETWORK
 
 OLDEST_PYTHON = (3, 11)
@@ -40,7 +41,7 @@ def _extra(here: Here, extra: str, when: str) -> Answer:
     missing = here.missing[extra]
     if not missing:
         return ok("installed")
-    return note(f"missing: {', '.join(missing)}", f"pip install 'lockstep[{extra}]' ({when})")
+    return note(f"missing: {', '.join(missing)}", f"{install(extra)} ({when})")
 
 
 def slurm_commands(here: Here) -> Answer:

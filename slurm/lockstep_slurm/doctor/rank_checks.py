@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockstep_slurm.doctor.finding import Answer, Check, note, ok, problem, warning
 from lockstep_slurm.doctor.ranks import NEEDED, NoPython, Ranks
+from lockstep_slurm.extras import install
 from lockstep_slurm.horovod.release import HOROVOD, INTERFACE, OLDEST_PYTHON
 
 
@@ -34,9 +35,7 @@ def packages(ranks: Ranks) -> Answer:
     if missing:
         answer = problem if ranks.loaded else note
         where = "here" if ranks.own else f"into the environment of {ranks.python}"
-        return answer(
-            f"missing: {', '.join(missing)}", f"pip install 'lockstep[worker]' {where}, if ranks are to run in it"
-        )
+        return answer(f"missing: {', '.join(missing)}", f"{install('worker')}, {where}, if ranks are to run in it")
     if ranks.missing:
         return note(
             f"missing: {', '.join(ranks.missing)}",
