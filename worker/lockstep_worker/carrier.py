@@ -18,9 +18,6 @@ from lockstep_worker.recipe import Recipe
 
 MEETING = timedelta(seconds=GLOO_TIMEOUT)
 """How long ranks wait for each other before there is a group, as Horovod's Gloo does."""
-A_COLLECTIVE = timedelta(days=365)
-"""How long a piece waits for another rank, which may wait for its data or save for as long as it likes: over Horovod no
-piece ever gives up either. A rank that is gone closes its connections; one that hangs is the watchdog's."""
 
 
 @contextmanager
@@ -54,7 +51,7 @@ def carrier_of(recipe: Recipe) -> Transport:
     """What carries the recipe's pieces. Over Gloo a collective of all ranks."""
     if recipe.transport == "gloo" and dist.is_initialized():
         with _meeting():
-            return GlooTransport("recipe", timeout=A_COLLECTIVE)
+            return GlooTransport("recipe")
     return HorovodTransport("recipe")
 
 

@@ -21,6 +21,11 @@ from lockstep_worker.gradients.errors import GradientError
 POLL = 0.0003
 """Seconds between two looks at a collective that somebody waits for."""
 
+PATIENCE = timedelta(days=365)
+"""How long a piece over Gloo waits for another rank, which may wait for its data, evaluate or save for as long as it
+likes: over Horovod no piece ever gives up either. One that is gone closes its connections; one that hangs is the
+watchdog's."""
+
 
 class Transport(Protocol):
     """What carries pieces.
@@ -102,14 +107,14 @@ class HorovodTransport:
 class GlooTransport:
     """Over a process group of its own. To make one is a collective of all ranks (``torch.distributed.new_group``).
 
-    ``timeout``: how long one of its collectives waits for a rank; torch's own is 30 minutes, whatever the timeout of
-    ``init_process_group`` (2.13).
+    Its collectives wait for another rank for as long as that takes (``PATIENCE``). torch's own default is 30 minutes,
+    whatever the timeout of ``init_process_group`` (2.13).
     """
 
     calls_back = True
     carried_by = "torch.distributed"
 
-    def __init__(self, name: str, *, timeout: timedelta | None = None) -> None:  # noqa: ARG002 - the group is its name
+    def __init__(self, name: str) -> None:  # noqa: ARG002 - the group is its name
         import torch.distributed as dist
 
         self._dist = dist
@@ -119,7 +124,7 @@ class GlooTransport:
                 'lockstep.DistributedOptimizer(..., transport="gloo")'
             )
         with slices.shortened():
-            self._group: Any = dist.new_group(backend="gloo", timeout=timeout)
+            self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
 
