@@ -41,11 +41,12 @@ def prepare(row: JobRow, url: str | None, *, hold: bool) -> tuple[Submission, st
 def _run_directory(row: JobRow) -> Path:
     run = Path(row.run_dir)
     if run.exists():
-        return check_run_directory(run)
-    # What the ranks read is what the script carries: with what the site filled in.
-    made = make_run_directory(run.parent, row.id, spec_of(row.script) or row.spec, row.script, by_hand=False)
+        run = check_run_directory(run)
+    else:
+        # What the ranks read is what the script carries: with what the site filled in.
+        run = make_run_directory(run.parent, row.id, spec_of(row.script) or row.spec, row.script, by_hand=False)
     # A script that was stored before an upgrade starts what was the library then, which may make no folders itself.
-    return made if library.name() in row.script else begin_start(made)
+    return run if library.name() in row.script else begin_start(run)
 
 
 def _report(run: Path, row: JobRow, url: str | None) -> str | None:

@@ -51,6 +51,9 @@ class TestSubmit:
             submission, _ = prepare(found, None, hold=False)
             made.append({path.name for path in submission.directory.iterdir() if path.is_dir()})
         assert made == [{LOGS}, {LOGS, *FOLDERS}]
+        (submission.directory / "exit").rmdir()  # the service was killed before it had made them all
+        prepare(before, None, hold=False)
+        assert (submission.directory / "exit").is_dir()
 
     def test_where_the_service_is_now_is_told_to_jobs_that_live(self, app: Application, job: Json) -> None:
         app.url = lambda: "http://127.0.0.1:1"
