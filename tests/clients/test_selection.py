@@ -125,7 +125,7 @@ class TestSelectPySlurm:
         self, tmp_path: Path, conf: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         self._slurm_is("25.11.7", tmp_path)
-        with pytest.raises(SlurmError, match=r"pip install 'lockstep\[pyslurm\]'"):
+        with pytest.raises(SlurmError, match=r"pip install '\.\[pyslurm\]' in a clone of Lockstep"):
             select("pyslurm", slurm_conf=conf, home=tmp_path)
         assert select("auto", slurm_conf=conf, home=tmp_path).kind == "command"
         assert caplog.text == ""
