@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -39,6 +39,8 @@ class Exchange:
     def __init__(self, transport: Transport) -> None:
         self.counters = Counters()
         self._transport = transport
+        self._drive: Callable[[], None] | None = getattr(transport, "drive", None)
+        """Carries pieces, and sleeps, in this thread, where the transport has none of its own."""
         self._lock = threading.RLock()  # re-entrant: a transport may call back while it is called
         self._work = threading.Condition(self._lock)
         """The thread sleeps on it."""
@@ -163,6 +165,8 @@ class Exchange:
         with self._lock:
             self._closing = True
             self._work.notify()
+        if self._drive is not None:
+            self._transport.wake()  # type: ignore[attr-defined]
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -178,6 +182,8 @@ class Exchange:
         except BaseException as error:  # the training has to raise it, whatever it is
             with self._lock:
                 self._fail(error)
+        if self._drive is not None:
+            self._transport.close()  # type: ignore[attr-defined]
 
     def _turn(self) -> bool:
         """Sleeps until there is something to do, and does it; False when it is time to end."""
@@ -185,12 +191,16 @@ class Exchange:
             if not self._issuable() and not self._has_landed:
                 if self._closing and not self._under_way:
                     return False
-                self._work.wait(self._patience())
+                if self._drive is None:
+                    self._work.wait(self._patience())
             self._has_landed = False
             if self._error is not None:
                 return False
             if self._issuable():
                 self._issue()
+            more = self._issuable()
+        if self._drive is not None and not more:
+            self._drive()
         self._collect()
         return True
 

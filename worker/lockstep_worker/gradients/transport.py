@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lockstep_worker import slices
 from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.tcp import TcpTransport
 
 POLL = 0.0003
 """Seconds between two looks at a collective that somebody waits for."""
@@ -169,12 +170,28 @@ def open_transport(transport: str | Transport, name: str) -> Transport:
         return HorovodTransport(name)
     if transport == "gloo":
         return GlooTransport(name)
+    if transport == "tcp":
+        return over_tcp(name)
     if isinstance(transport, str):
-        raise GradientError(f"transport is {transport!r}; it is 'horovod', 'gloo', or an object with its methods")
+        raise GradientError(f"transport is {transport!r}; it is 'horovod', 'gloo', 'tcp', or an object with its methods")
     return transport
 
 
+def over_tcp(name: str) -> TcpTransport:
+    """Its ranks are Horovod's, where that is initialised, else torch.distributed's."""
+    import torch.distributed as dist
+
+    try:
+        return TcpTransport(HorovodTransport(name))
+    except (ImportError, GradientError):
+        if not dist.is_initialized():
+            raise
+    return TcpTransport(GlooTransport(name))
+
+
 def name_of(transport: Transport) -> str:
-    """``horovod``, ``gloo``, or the class of one's own."""
+    """``horovod``, ``gloo``, ``tcp``, or the class of one's own."""
+    if isinstance(transport, TcpTransport):
+        return "tcp"
     known = {"horovod.torch": "horovod", "torch.distributed": "gloo"}
     return known.get(str(getattr(transport, "carried_by", None)), type(transport).__name__)
