@@ -27,7 +27,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.exposing.cases import BOTH, CASES, FULL, PLAIN, QUICK, TUNED, Case, Form, case_of
+from benchmarks.exposing.cases import CARRIED, CASES, FULL, PLAIN, QUICK, TUNED, Case, Form, case_of
 from benchmarks.exposing.figures import Piece, link_name, notes_of, rows_of
 from benchmarks.exposing.hosts import MeasureError, Ranks, calibrate, started
 from benchmarks.kept import Kept
@@ -86,9 +86,9 @@ def measured(case: Case, link: float | None, form: Form, cpus: tuple[int, int]) 
         steps, compared = form.steps(case), form.compared(case)
         trained = [kind for kind in case.contenders if kind != PLAIN]
         for kind in trained:
-            ranks.turn(kind, 0, compared - (0 if kind in BOTH else form.rounds * (1 + steps)))
-        states = {kind: ranks.ask("state", kind=kind) for kind in BOTH}
-        for kind in BOTH if compared < TUNED else ():
+            ranks.turn(kind, 0, compared - (0 if kind in CARRIED else form.rounds * (1 + steps)))
+        states = {kind: ranks.ask("state", kind=kind) for kind in CARRIED}
+        for kind in CARRIED if compared < TUNED else ():
             ranks.turn(kind, 0, TUNED - compared)
         turns: dict[str, list[dict[str, Any]]] = {kind: [] for kind in case.contenders}
         for number in range(form.rounds):
@@ -98,7 +98,7 @@ def measured(case: Case, link: float | None, form: Form, cpus: tuple[int, int]) 
             for kind in order(case.contenders, number):
                 turns[kind].append(ranks.turn(kind, 1, steps))
         ends = {kind: ranks.ask("state", kind=kind) for kind in trained}
-        for kind in (kind for kind in trained if kind not in BOTH):
+        for kind in (kind for kind in trained if kind not in CARRIED):
             if missing := compared - ends[kind][0]["steps"]:
                 ranks.turn(kind, 0, missing)
             states[kind] = ranks.ask("state", kind=kind)

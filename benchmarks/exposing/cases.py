@@ -11,8 +11,10 @@ STOCK = "Horovod"
 DDP = "DDP over Gloo"
 OURS = "ours over Horovod"
 OURS_GLOO = "ours over Gloo"
-EVERY = (PLAIN, STOCK, DDP, OURS, OURS_GLOO)
-BOTH = (OURS, OURS_GLOO)
+OURS_TCP = "ours over TCP"
+CARRIED = {OURS: "horovod", OURS_GLOO: "gloo", OURS_TCP: "tcp"}
+"""Ours, and the transport of each."""
+EVERY = (PLAIN, STOCK, DDP, *CARRIED)
 BY_HOROVOD = (STOCK, OURS)
 """Whom Horovod's threads serve; in the others' turns these threads have no part."""
 
@@ -50,12 +52,12 @@ GPT = (("vocabulary", 4000), ("context", 128), ("layers", 4), ("heads", 4), ("wi
 CASES = (
     Case("resnet50", "resnet50", batch=8, side=144, ratio_wanted=True),
     Case("googlenet", "googlenet", batch=16, side=96, ratio_wanted=True, timed=2),
-    # Without momentum: five contenders on two ranks are to fit into 24 GiB.
+    # Without momentum: six contenders on two ranks are to fit into 24 GiB.
     Case("vgg16", "vgg16", batch=8, side=128, momentum=0.0, ratio_wanted=True),
     Case("alexnet", "alexnet", batch=32, side=224),
     Case("gpt", "gpt", batch=8, gpt=(*GPT, ("tied", False)), timed=2),
     Case("gpt-tied", "gpt", batch=8, gpt=(*GPT, ("tied", True)), timed=2),
-    Case("weak-scaling", "resnet50", batch=16, side=224, contenders=(PLAIN, OURS, OURS_GLOO), links=(None,)),
+    Case("weak-scaling", "resnet50", batch=16, side=224, contenders=(PLAIN, *CARRIED), links=(None,)),
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import lockstep
-from benchmarks.exposing.cases import BOTH, DDP, OURS, OURS_GLOO, PLAIN, STOCK, Case
+from benchmarks.exposing.cases import CARRIED, DDP, PLAIN, STOCK, Case
 from lockstep_worker.models.alexnet import alexnet
 from lockstep_worker.models.googlenet import googlenet
 from lockstep_worker.models.gpt import GPT
@@ -74,10 +74,8 @@ class Contender:
             self._model = nn.parallel.DistributedDataParallel(
                 model, gradient_as_bucket_view=True, forward_sync_buffers=False
             )
-        elif kind == OURS:
-            optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=named)
-        elif kind == OURS_GLOO:
-            optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=named, transport="gloo")
+        elif kind in CARRIED:
+            optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=named, transport=CARRIED[kind])
         self._optimizer = optimizer
 
     def step(self) -> None:
@@ -94,7 +92,7 @@ class Contender:
 
     def rest(self) -> None:
         """Does what is left of its last step."""
-        if self.kind in BOTH:
+        if self.kind in CARRIED:
             self._optimizer.complete()
 
     def digest(self) -> str:
@@ -107,7 +105,7 @@ class Contender:
 
     def tuning(self) -> dict[str, Any] | None:
         """What ours has chosen; None where there is nothing to choose, or nothing was chosen yet."""
-        found: dict[str, Any] | None = self._optimizer.tuning if self.kind in BOTH else None
+        found: dict[str, Any] | None = self._optimizer.tuning if self.kind in CARRIED else None
         return found and {**{name: found["plan"][name] for name in ("piece_bytes", "credit")}, "why": found["why"]}
 
     # -- of the one without communication ------------------------------------------------------------------------------

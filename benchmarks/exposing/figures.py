@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.exposing.bound import Layer, least_exposed
-from benchmarks.exposing.cases import BOTH, DDP, PLAIN, STOCK, Case
+from benchmarks.exposing.cases import CARRIED, DDP, PLAIN, STOCK, Case
 from benchmarks.report import RESAMPLES, Row, paired
 
 SLOWER_THAN_STOCK = 1.01
@@ -98,7 +98,7 @@ def rows_of(piece: Piece) -> list[Row]:
 
 
 def _rows(piece: Piece) -> Iterator[Row]:
-    for ours in BOTH:
+    for ours in (kind for kind in CARRIED if kind in piece.turns):
         if STOCK in piece.turns:
             yield replace(_step(piece, ours, STOCK), target=1 / SLOWER_THAN_STOCK)
             yield _exposed(piece, ours)
@@ -235,7 +235,9 @@ def notes_of(piece: Piece) -> list[str]:
         f"bound {1e3 * piece.bound:.0f} ms; programs of others had {piece.foreign:.1%} of a CPU"
     )
     steps = ", ".join(f"{kind} {1e3 * piece.median(kind):.0f} ms ({_by_thread(piece, kind)})" for kind in piece.turns)
-    chosen = "; ".join(f"{kind}: {found}" for kind in BOTH if (found := _tuning(piece, kind)))
+    chosen = "; ".join(
+        f"{kind}: {found}" for kind in CARRIED if kind in piece.turns and (found := _tuning(piece, kind))
+    )
     return [f"{told}. A step, and its CPU time by thread: {steps}. Tuning of {chosen or 'none'}."]
 
 

@@ -25,6 +25,7 @@ from benchmarks.exposing.cases import (
     FULL,
     OURS,
     OURS_GLOO,
+    OURS_TCP,
     PLAIN,
     QUICK,
     SETTLED,
@@ -105,7 +106,7 @@ def states(*, losses: tuple[float, float] = (2.0, 1.0), digest: str = "abc") -> 
 
 
 def piece(**changed: Any) -> Piece:
-    seconds = {PLAIN: 1.0, STOCK: 1.4, DDP: 1.3, OURS: 1.1, OURS_GLOO: 1.2}
+    seconds = {PLAIN: 1.0, STOCK: 1.4, DDP: 1.3, OURS: 1.1, OURS_GLOO: 1.2, OURS_TCP: 1.15}
     cpu = {"training": 1.0, "exchange": 0.01, "horovod": 0.02, "others": 0.03}
     made: dict[str, Any] = {
         "link": 1.0,
@@ -125,7 +126,7 @@ def rows(one: Piece) -> dict[tuple[str, str, str], Any]:
 
 def test_a_piece_has_a_row_for_each_comparison() -> None:
     found = rows(piece())
-    assert len(found) == 8
+    assert len(found) == 12
     assert all(row.valid and not row.simulated for row in found.values())
     assert found[OURS, "step", STOCK].ratio == pytest.approx(1.4 / 1.1)
     assert found[OURS, "step", STOCK].target == pytest.approx(1 / 1.01)

@@ -345,6 +345,10 @@ CASES = {
     "all at once": Case(mlp, mlp_loss, options={"piece_bytes": 256, "credit": 1000}),
     "one piece": Case(mlp, mlp_loss, options={"piece_bytes": 1 << 20}),
     "gloo": Case(transformer, transformer_loss, options={"transport": "gloo"}),
+    "tcp": Case(transformer, transformer_loss, options={"transport": "tcp"}),
+    "tcp, small pieces": Case(
+        transformer, transformer_loss, options={"transport": "tcp", "piece_bytes": 512, "credit": 3}
+    ),
 }
 UNDEFERRED = {"clipping", "clipping by hand"}
 """Cases in which nothing may be deferred."""

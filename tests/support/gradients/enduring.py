@@ -46,10 +46,15 @@ def many_steps() -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def sleeps() -> None:
+def sleeps_over_tcp() -> None:
+    """The same where its thread does all the work."""
+    sleeps("tcp")
+
+
+def sleeps(transport: str = "horovod") -> None:
     """A rank that waits half a second for another one uses next to no CPU time for it, in either of its threads."""
     model = cases.mlp()
-    optimizer = optimizer_of(model)
+    optimizer = optimizer_of(model, transport=transport)
     trained(model, optimizer, 4, cases.mlp_loss)
     optimizer.complete()
     hvd.barrier()
@@ -75,11 +80,17 @@ def cpu_seconds(thread: int) -> float:
     return int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
 
 
-def four_ranks() -> None:
+def four_ranks_over_tcp() -> None:
+    """The same, by small pieces, of which every rank owns a share."""
+    four_ranks({"transport": "tcp", "piece_bytes": 2048, "credit": 3})
+
+
+def four_ranks(options: dict[str, Any] | None = None) -> None:
     """Equal on all ranks always; against Horovod to the rounding of another order of summation."""
     runs = {}
     for how in ("horovod", "deferred"):
-        run = Run(Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=5), how)
+        case = Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=5, options=options or {})
+        run = Run(case, how)
         assert all(equal_on_all_ranks(run.train())), how
         runs[how] = run
     assert runs["deferred"].pending
@@ -116,8 +127,11 @@ def trained_by_one_rank(steps: int) -> nn.Module:
     return model
 
 
-CASES: dict[str, Callable[[], None]] = {"many steps": many_steps, "sleeps": sleeps}
+CASES: dict[str, Callable[[], None]] = {
+    "many steps": many_steps, "sleeps": sleeps, "sleeps over tcp": sleeps_over_tcp,
+}  # fmt: skip
 FOUR: dict[str, Callable[[], None]] = {
-    "four ranks": four_ranks, "unfreezing on one rank": unfreezing_on_one_rank, "many steps": many_steps,
+    "four ranks": four_ranks, "four ranks over tcp": four_ranks_over_tcp,
+    "unfreezing on one rank": unfreezing_on_one_rank, "many steps": many_steps,
     "five hundred steps": five_hundred_steps,
 }  # fmt: skip

@@ -90,7 +90,7 @@ def says_what_is_wrong() -> None:
         )
     with raises(GradientError, "not in named_parameters"):
         lockstep.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), [("a", model[0].weight)])
-    with raises(GradientError, "it is 'horovod', 'gloo'"):
+    with raises(GradientError, "it is 'horovod', 'gloo', 'tcp'"):
         optimizer_of(model, transport="mpi")
     optimizer = optimizer_of(model, credit=2 + hvd.rank())
     with raises(GradientError, "credit is 2 on rank 0 and 3 on rank 1"):

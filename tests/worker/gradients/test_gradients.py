@@ -24,17 +24,20 @@ CASES = (
     "unused on one rank", "functional", "frozen", "frozen behind a forward pass", "accumulation", "passes", "clipping",
     "clipping by hand", "scheduler",
     "reading between steps", "delays", "zeroing", "retained", "one piece at a time", "all at once", "one piece", "gloo",
+    "tcp", "tcp, small pieces",
     "unused everywhere", "a layer waits for itself alone", "a teacher waits for nothing",
     "one order", "a cut link", "unfreezing", "unfreezing on one rank",
     "without a backward pass", "two optimizers", "copies are complete", "opaque code", "forks", "says what is wrong",
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
+    "sleeps over tcp",
     "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",
     "zeroed in between", "evaluating while measured", "strange cpus", "groups that end", "isolation",
     "tuned", "tuning taken back", "drifting", "a layer freezes while plans are tried",
     "a slow rank is waited for", "a slow link is not a slow rank", "what has no room is not told",
 )  # fmt: skip
 FOUR = (
-    "four ranks", "unfreezing on one rank", "many steps", "five hundred steps", "tuned", "tuning taken back",
+    "four ranks", "four ranks over tcp", "unfreezing on one rank", "many steps", "five hundred steps",
+    "tuned", "tuning taken back",
 )  # fmt: skip
 pytestmark = pytest.mark.timeout(900)
 """Four ranks on two busy CPUs take 26 s on a quiet machine, and 180 s have been seen."""

@@ -2,9 +2,9 @@
 
 Every rank issues a prefix of the same order, so the oldest piece under way on the slowest rank is under way on all:
 something always moves, whatever the credit. A thread does it, which sleeps on a condition; where a transport has to be
-polled, it sleeps between two looks. A piece that can be sent when its last gradient comes is issued by the thread that
-trains, there and then: the other one would first have to wait for Python's interpreter, half a millisecond of a step
-of five.
+polled, it sleeps between two looks, and where one has to be driven, it sleeps in there. A piece that can be sent when
+its last gradient comes is issued by the thread that trains, there and then: the other one would first have to wait for
+Python's interpreter, half a millisecond of a step of five.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from lockstep_worker import births, slices
 from lockstep_worker.gradients.counters import Counters
 from lockstep_worker.gradients.errors import GradientError
-from lockstep_worker.gradients.transport import POLL, Transport
+from lockstep_worker.gradients.transport import POLL, Driven, Transport
 
 LONGEST_POLL = 0.002
 """Seconds between two looks at most, later than a piece took before; a quarter of it while the training waits."""
@@ -39,8 +39,8 @@ class Exchange:
     def __init__(self, transport: Transport) -> None:
         self.counters = Counters()
         self._transport = transport
-        self._drive: Callable[[], None] | None = getattr(transport, "drive", None)
-        """Carries pieces, and sleeps, in this thread, where the transport has none of its own."""
+        self._driven: Driven | None = transport if isinstance(transport, Driven) else None
+        """The transport, if the thread has to do its work."""
         self._lock = threading.RLock()  # re-entrant: a transport may call back while it is called
         self._work = threading.Condition(self._lock)
         """The thread sleeps on it."""
@@ -165,8 +165,8 @@ class Exchange:
         with self._lock:
             self._closing = True
             self._work.notify()
-        if self._drive is not None:
-            self._transport.wake()  # type: ignore[attr-defined]
+        if self._driven is not None:
+            self._driven.wake()
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -182,8 +182,8 @@ class Exchange:
         except BaseException as error:  # the training has to raise it, whatever it is
             with self._lock:
                 self._fail(error)
-        if self._drive is not None:
-            self._transport.close()  # type: ignore[attr-defined]
+        if self._driven is not None:
+            self._driven.close()
 
     def _turn(self) -> bool:
         """Sleeps until there is something to do, and does it; False when it is time to end."""
@@ -191,7 +191,7 @@ class Exchange:
             if not self._issuable() and not self._has_landed:
                 if self._closing and not self._under_way:
                     return False
-                if self._drive is None:
+                if self._driven is None:
                     self._work.wait(self._patience())
             self._has_landed = False
             if self._error is not None:
@@ -199,8 +199,8 @@ class Exchange:
             if self._issuable():
                 self._issue()
             more = self._issuable()
-        if self._drive is not None and not more:
-            self._drive()
+        if self._driven is not None and not more:
+            self._driven.drive()
         self._collect()
         return True
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lockstep_worker.gradients.pieces import HEADER
-from lockstep_worker.gradients.transport import POLL, Transport
+from lockstep_worker.gradients.transport import POLL, Driven, Transport
 
 SECONDS = 0.5
 """How long it may take in all; one large piece on a slow link may take more."""
@@ -102,12 +102,11 @@ def _told(times: dict[int, list[float]], first: dict[int, float], meetings: list
 def _average(transport: Transport, buffer: Tensor, name: str) -> float:
     """Averages one, and returns the seconds that it took; sleeps meanwhile."""
     landed = threading.Event()
-    drive = getattr(transport, "drive", None)
     began = time.perf_counter()
     handle = transport.start(buffer, name, landed.set)
     while not transport.is_done(handle):
-        if drive is not None:
-            drive()
+        if isinstance(transport, Driven):
+            transport.drive()
         elif transport.calls_back:
             landed.wait()
         else:

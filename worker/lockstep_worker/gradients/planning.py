@@ -29,7 +29,7 @@ from lockstep_worker.gradients.pieces import Size
 from lockstep_worker.gradients.plan import FUSED_CREDIT, LEAST_PIECE_BYTES, Plan, compare, first_plan
 from lockstep_worker.gradients.recorded import document_of, record_of
 from lockstep_worker.gradients.timing import Stopwatch
-from lockstep_worker.gradients.transport import Transport, name_of
+from lockstep_worker.gradients.transport import Driven, Transport, name_of
 from lockstep_worker.gradients.trials import PAIRS, ROUNDS, Trials
 from lockstep_worker.gradients.tuning import OTHERS_CPU, SECOND_PIECE, Costs, candidates
 
@@ -258,7 +258,9 @@ class Planner:
     def _costs(self) -> Costs:
         cycle = _cycle_time_ms(self._transport)
         return Costs(
-            piece_cpu=cpu + OTHERS_CPU if (cpu := self._piece_cpu()) > 0 else 0.0,
+            piece_cpu=cpu + (0.0 if isinstance(self._transport, Driven) else OTHERS_CPU)
+            if (cpu := self._piece_cpu()) > 0
+            else 0.0,
             # A polled end is seen late by a quarter of the longest pause, and waits for half a cycle of Horovod's.
             turnaround=0.0 if self._transport.calls_back else LONGEST_POLL / 4 + (cycle or 0.0) / 2e3,
             fuses=not self._transport.calls_back,

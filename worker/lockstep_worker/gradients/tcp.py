@@ -15,6 +15,7 @@ import contextlib
 import select
 import socket
 import struct
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -88,10 +89,12 @@ class _Peer:
 
 
 class TcpTransport:
-    """Over TCP. ``base`` tells the ranks of each other: Horovod, or torch's process group. A collective of all ranks."""
+    """Over TCP. ``base`` tells the ranks of each other: Horovod, or torch's process group.
+
+    To make one is a collective of all ranks. Raises ``GradientError`` where they do not reach each other.
+    """
 
     calls_back = True
-    label = "tcp"
 
     def __init__(self, base: Any) -> None:  # noqa: ANN401 - a transport
         self.rank: int = base.rank
@@ -110,12 +113,16 @@ class TcpTransport:
         self._asleep = False
         self._woken = False
         self._error: GradientError | None = None
+        self._ends = threading.Lock()
+        """Held to wake it, and while what that takes is closed."""
         self._sleeper, self._waker = socket.socketpair()
         for end in (self._sleeper, self._waker):
-            end.setblocking(False)
+            end.settimeout(0.0)
         self._epoll.register(self._sleeper, select.EPOLLIN)
         if self.size > 1:
-            self._peers = {rank: _Peer(rank, one) for rank, one in connect_all(self.rank, self.size, self.gather).items()}
+            self._peers = {
+                rank: _Peer(rank, one) for rank, one in connect_all(self.rank, self.size, self.gather).items()
+            }
         self._by_number = {peer.connection.fileno(): peer for peer in self._peers.values()}
         for peer in self._peers.values():
             # The kernel makes room for twice as much as it has to wait for.
@@ -137,7 +144,7 @@ class TcpTransport:
         """Hands the piece to the thread that drives."""
         array = buffer.numpy()
         bounds = [len(array) * rank // self.size for rank in range(self.size + 1)]
-        piece = _Piece(self._number, zlib.crc32(name.encode()), array, memoryview(array).cast("B"), bounds, landed)
+        piece = _Piece(self._number, zlib.crc32(name.encode()), array, array.data.cast("B"), bounds, landed)
         self._number += 1
         self._new.append(piece)
         if self._asleep:
@@ -186,13 +193,16 @@ class TcpTransport:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._epoll.close()
-        for one in (self._sleeper, self._waker, *(peer.connection for peer in self._peers.values())):
-            one.close()
+        with self._ends:
+            self._epoll.close()
+            for one in (self._sleeper, self._waker, *(peer.connection for peer in self._peers.values())):
+                one.close()
 
     def _rouse(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is full: nobody can sleep there
-            self._waker.send(b"\0")
+        with self._ends:
+            if self._waker.fileno() >= 0:
+                with contextlib.suppress(BlockingIOError):  # it is full: nobody can sleep there
+                    self._waker.send(b"\0")
 
     def _serve(self, number: int, event: int) -> None:
         peer = self._by_number.get(number)
@@ -239,7 +249,7 @@ class TcpTransport:
     def _sum(self, shares: dict[int, np.ndarray[Any, Any]], own: np.ndarray[Any, Any]) -> None:
         """In the order of the ranks, whoever was first: the same bits in every run."""
         in_order = [shares.get(rank, own) for rank in range(self.size)]
-        total = own if self.rank < 2 else in_order[0]  # noqa: PLR2004 - two may change places, and own is one of them
+        total = own if self.rank < 2 else in_order[0]
         np.add(in_order[0], in_order[1], out=total)
         for one in in_order[2:]:
             np.add(total, one, out=total)
@@ -330,7 +340,7 @@ class TcpTransport:
             peer.body, peer.message = piece.share(peer.rank), (number, check, kind, piece)
         else:
             share = self._memory(size)
-            peer.body, peer.message = memoryview(share), (number, check, kind, share)
+            peer.body, peer.message = share.data, (number, check, kind, share)
         if size == 0:
             self._received(peer)
 

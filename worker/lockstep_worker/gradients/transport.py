@@ -1,7 +1,8 @@
-"""``Transport``: carries one piece at a time between the ranks; over Horovod, or over a group of torch's own Gloo.
+"""``Transport``: carries one piece at a time between the ranks; over Horovod, a group of torch's own Gloo, or TCP.
 
-Both average in place. Horovod's collectives meet by name, and nothing tells of their end: they are polled. Those of a
-process group meet by the order in which they are issued, so ours has a group of its own, and it calls back.
+All average in place. Horovod's collectives meet by name, and nothing tells of their end: they are polled. Those of a
+process group meet by the order in which they are issued, so ours has a group of its own, and it calls back. The
+connections of our own (``tcp``) are driven by the exchange's thread.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -54,6 +55,23 @@ class Transport(Protocol):
 
     def gather(self, fact: Any) -> list[Any]:  # noqa: ANN401
         """The facts (values of JSON) of all ranks, by rank; waits for all of them without spinning."""
+
+
+@runtime_checkable
+class Driven(Protocol):
+    """What a transport without threads of its own has besides: the exchange's thread sleeps in it.
+
+    ``landed`` is called within ``drive``.
+    """
+
+    def drive(self) -> None:
+        """Carries pieces until one has ended or ``wake`` was called; sleeps while there is nothing to do."""
+
+    def wake(self) -> None:
+        """Has ``drive`` return, now or when it is called next; by any thread."""
+
+    def close(self) -> None:
+        """Ends it; nothing is under way, or something went wrong."""
 
 
 class HorovodTransport:
@@ -173,7 +191,9 @@ def open_transport(transport: str | Transport, name: str) -> Transport:
     if transport == "tcp":
         return over_tcp(name)
     if isinstance(transport, str):
-        raise GradientError(f"transport is {transport!r}; it is 'horovod', 'gloo', 'tcp', or an object with its methods")
+        raise GradientError(
+            f"transport is {transport!r}; it is 'horovod', 'gloo', 'tcp', or an object with its methods"
+        )
     return transport
 
 

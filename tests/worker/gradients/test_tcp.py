@@ -1,0 +1,317 @@
+"""``TcpTransport`` on ranks that are threads of this process, over real sockets: sums, orders, and who is let in."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lockstep_worker.addresses import this_host
+from lockstep_worker.gradients import connections
+from lockstep_worker.gradients.connections import connect_all
+from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.tcp import AT_ONCE, TcpTransport
+from lockstep_worker.gradients.transport import name_of
+
+Gathered = Callable[[int, int, list[Any]], None]
+"""Called by each rank as (rank, which gather of this rank it is, facts), before it goes on."""
+
+
+class Base:
+    """Tells the facts of ranks that are threads."""
+
+    carried_by = "threads"
+
+    def __init__(self, size: int, then: Gathered | None = None) -> None:
+        self.size = size
+        self._facts: list[Any] = [None] * size
+        self._barrier = threading.Barrier(size, timeout=60)
+        self._then = then
+
+    def of(self, rank: int) -> BaseOfRank:
+        return BaseOfRank(self, rank)
+
+    def gather(self, rank: int, number: int, fact: Any) -> list[Any]:
+        self._facts[rank] = fact
+        self._barrier.wait()
+        found = list(self._facts)
+        self._barrier.wait()
+        if self._then is not None:
+            self._then(rank, number, found)
+        return found
+
+
+class BaseOfRank:
+    carried_by = "threads"
+
+    def __init__(self, base: Base, rank: int) -> None:
+        self.base, self.rank, self.size = base, rank, base.size
+        self.gathered = 0
+
+    def gather(self, fact: Any) -> list[Any]:
+        self.gathered += 1
+        return self.base.gather(self.rank, self.gathered, fact)
+
+
+def on_ranks(size: int, do: Callable[[BaseOfRank], Any], then: Gathered | None = None) -> list[Any]:
+    """What each rank returns, or the error that it raised."""
+    base = Base(size, then)
+    found: list[Any] = [None] * size
+
+    def run(rank: int) -> None:
+        try:
+            found[rank] = do(base.of(rank))
+        except BaseException as error:
+            found[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(120)
+    assert not any(one.is_alive() for one in threads), "a rank hangs"
+    return found
+
+
+def over_tcp(size: int, do: Callable[[TcpTransport], Any]) -> list[Any]:
+    def run(base: BaseOfRank) -> Any:
+        transport = TcpTransport(base)
+        try:
+            return do(transport)
+        finally:
+            transport.close()
+
+    return on_ranks(size, run)
+
+
+def averaged(transport: TcpTransport, pieces: Sequence[np.ndarray[Any, Any]], credit: int) -> None:
+    """Averages them in place, so many at a time."""
+    waiting = list(enumerate(pieces))
+    under_way: list[tuple[Any, torch.Tensor]] = []
+    while waiting or under_way:
+        while waiting and len(under_way) < credit:
+            number, piece = waiting.pop(0)
+            buffer = torch.from_numpy(piece)
+            under_way.append((transport.start(buffer, f"piece {number}", lambda: None), buffer))
+        transport.drive()
+        for one in [one for one in under_way if transport.is_done(one[0])]:
+            transport.finish(*one)
+            under_way.remove(one)
+
+
+def noise(rank: int, lengths: Sequence[int], dtype: str) -> list[np.ndarray[Any, Any]]:
+    dice = np.random.default_rng(rank)
+    return [dice.standard_normal(length).astype(dtype) for length in lengths]
+
+
+LENGTHS = (1, 2, 7, 4096, 100_003)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_average_is_the_sum_in_the_order_of_the_ranks(size: int, dtype: str) -> None:
+    def run(transport: TcpTransport) -> list[np.ndarray[Any, Any]]:
+        pieces = noise(transport.rank, LENGTHS, dtype)
+        averaged(transport, pieces, credit=2)
+        return pieces
+
+    found = over_tcp(size, run)
+    every = [noise(rank, LENGTHS, dtype) for rank in range(size)]
+    for place in range(len(LENGTHS)):
+        total = every[0][place].copy()
+        for rank in range(1, size):
+            total += every[rank][place]
+        total *= total.dtype.type(1 / size)
+        for rank in range(size):
+            np.testing.assert_array_equal(found[rank][place], total)
+
+
+@pytest.mark.parametrize("credit", [1, 3, 50])
+def test_ranks_may_be_far_ahead_of_each_other(credit: int) -> None:
+    """Each begins its pieces at moments of its own, so contributions come to pieces that have not begun."""
+
+    def run(transport: TcpTransport) -> list[np.ndarray[Any, Any]]:
+        dice = random.Random(transport.rank)
+        pieces = noise(transport.rank, [1000] * 40, "float32")
+        for at in range(0, 40, credit):
+            if dice.random() < 0.5:
+                time.sleep(dice.random() * 0.01)
+            averaged(transport, pieces[at : at + credit], credit)
+        return pieces
+
+    found = over_tcp(3, run)
+    for one, two, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
+
+
+def test_a_piece_is_larger_than_what_a_connection_holds() -> None:
+    def run(transport: TcpTransport) -> np.ndarray[Any, Any]:
+        piece = np.full(40 * AT_ONCE // 4 + 3, float(transport.rank), np.float32)
+        averaged(transport, [piece], credit=1)
+        return piece
+
+    for found in over_tcp(2, run):
+        assert (found == 0.5).all()
+
+
+def test_it_sleeps_while_there_is_nothing_to_do() -> None:
+    begun = threading.Event()
+
+    def run(transport: TcpTransport) -> float:
+        piece = np.ones(1000, np.float32)
+        if transport.rank == 1:
+            begun.wait(60)
+            time.sleep(0.3)  # so long the other one has to wait
+        began = time.thread_time()
+        begun.set()
+        averaged(transport, [piece], credit=1)
+        return time.thread_time() - began
+
+    assert over_tcp(2, run)[0] < 0.1
+
+
+def test_wake_ends_a_sleep() -> None:
+    def run(transport: TcpTransport) -> None:
+        waker = threading.Timer(0.05, transport.wake)
+        waker.start()
+        transport.drive()
+        waker.join()
+        transport.wake()
+        transport.drive()  # one that came before it slept counts as well
+
+    assert over_tcp(2, run) == [None, None]
+
+
+def test_a_rank_that_ends_in_the_middle_of_a_step_is_named() -> None:
+    def run(transport: TcpTransport) -> None:
+        if transport.rank != 1:
+            averaged(transport, [np.ones(1000, np.float32)], credit=1)
+
+    found = over_tcp(3, run)
+    assert found[1] is None
+    for one in (found[0], found[2]):
+        assert isinstance(one, GradientError)
+    # The first one to hear of it ends as well.
+    assert any("rank 1 has ended" in str(one) or "connection to rank 1" in str(one) for one in (found[0], found[2]))
+
+
+def test_a_rank_that_has_finished_does_not_disturb_the_others() -> None:
+    """One closes its connections as soon as it has all, while others still wait for each other."""
+
+    def run(transport: TcpTransport) -> float:
+        piece = np.full(300_000, float(transport.rank), np.float32)
+        averaged(transport, [piece], credit=1)
+        return float(piece.max())
+
+    for _ in range(5):
+        assert over_tcp(4, run) == [1.5] * 4
+
+
+@pytest.mark.parametrize(("length", "name"), [(2000, "a"), (1000, "b")])
+def test_other_pieces_than_the_others_have_are_refused(length: int, name: str) -> None:
+    def run(transport: TcpTransport) -> None:
+        odd = transport.rank == 1
+        buffer = torch.ones(length if odd else 1000)
+        transport.start(buffer, name if odd else "a", lambda: None)
+        transport.drive()
+
+    found = over_tcp(2, run)
+    assert all(isinstance(one, GradientError) for one in found)
+    assert any("they are not at the same step of the same plan" in str(one) for one in found)
+
+
+def test_bfloat16_is_refused() -> None:
+    def run(transport: TcpTransport) -> None:
+        transport.check(torch.float32)
+        with pytest.raises(GradientError, match=r"gradients of torch\.bfloat16 are not averaged over TCP"):
+            transport.check(torch.bfloat16)
+        assert name_of(transport) == "tcp"
+
+    assert over_tcp(1, run) == [None]
+
+
+# -- how they meet -----------------------------------------------------------------------------------------------------
+
+
+def test_strangers_are_not_let_in() -> None:
+    """One says nothing, one hangs up, one says something else, one guesses; the ranks meet all the same."""
+    strangers: list[socket.socket] = []
+
+    def knock(rank: int, number: int, facts: list[Any]) -> None:
+        if rank == 1 and number == 2:
+            for said in (b"", None, b"GET / HTTP/1.1\r\n\r\n" * 4, connections.HELLO.pack(b"lockstep", 1, b"0" * 16)):
+                one = socket.create_connection((facts[0]["address"], facts[0]["port"]), 10)
+                if said is None:
+                    one.close()
+                    continue
+                strangers.append(one)
+                one.sendall(said)
+
+    def run(base: BaseOfRank) -> bytes:
+        found = connect_all(base.rank, base.size, base.gather)
+        (one,) = found.values()
+        one.setblocking(True)
+        one.sendall(b"hello")
+        return one.recv(5, socket.MSG_WAITALL)
+
+    assert on_ranks(2, run, then=knock) == [b"hello", b"hello"]
+    for one in strangers:
+        one.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert one.recv(100) == b""
+        one.close()
+
+
+def test_a_rank_that_does_not_come_is_named() -> None:
+    def run(base: BaseOfRank) -> Any:
+        if base.rank == 1:
+            for fact in ({"host": facts_of_host(), "address": "127.0.0.1", "wrong": None},
+                         {"address": "127.0.0.1", "port": 9, "secret": "00" * 16}):  # fmt: skip
+                base.gather(fact)
+            return None
+        return connect_all(base.rank, base.size, base.gather, within=0.2)
+
+    assert "of the ranks 1 none came to 127.0.0.1 in time" in str(on_ranks(2, run)[0])
+
+
+def test_whoever_listens_has_to_know_the_secret() -> None:
+    """Somebody else at the address of a rank that has ended is not taken for it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def impostor() -> None:
+            one, _ = other.accept()
+            with one:
+                one.recv(connections.HELLO.size, socket.MSG_WAITALL)
+                one.sendall(b"x" * connections.SECRET)
+
+        thread = threading.Thread(target=impostor)
+        thread.start()
+
+        def run(base: BaseOfRank) -> Any:
+            if base.rank == 0:
+                base.gather({"host": facts_of_host(), "address": "127.0.0.1", "wrong": None})
+                return base.gather({"address": "127.0.0.1", "port": other.getsockname()[1], "secret": "00" * 16})
+            return connect_all(base.rank, base.size, base.gather, within=10)
+
+        found = on_ranks(2, run)
+        thread.join()
+    assert "is not rank 0" in str(found[1])
+
+
+def test_an_interface_that_is_not_there_is_named_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0,lo")
+    for found in on_ranks(2, lambda base: connect_all(base.rank, base.size, base.gather)):
+        assert "it has no interface 'nosuch0'" in str(found)
+
+
+def facts_of_host() -> dict[str, Any]:
+    return this_host().document()
