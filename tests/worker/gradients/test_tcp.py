@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from lockstep_worker.addresses import this_host
+from lockstep_worker.errors import MeetingError
 from lockstep_worker.gradients import connections
 from lockstep_worker.gradients.connections import connect_all
 from lockstep_worker.gradients.errors import GradientError
-from lockstep_worker.gradients.tcp import AT_ONCE, TcpTransport
+from lockstep_worker.gradients.exchange import Exchange
+from lockstep_worker.gradients.tcp import AT_ONCE, HEADER, TcpTransport
 from lockstep_worker.gradients.transport import name_of
 
 Gathered = Callable[[int, int, list[Any]], None]
@@ -216,6 +218,74 @@ def test_a_rank_that_has_finished_does_not_disturb_the_others() -> None:
         assert over_tcp(4, run) == [1.5] * 4
 
 
+def test_a_rank_that_ends_before_it_has_read_everything_is_noticed() -> None:
+    """It has sent all that this one needs; what this one owes it stays unsent for ever."""
+    large = np.ones(64 * AT_ONCE // 4, np.float32)
+
+    def run(transport: TcpTransport) -> None:
+        if transport.rank == 0:
+            return averaged(transport, [large.copy()], credit=1)
+        # By hand: its own contribution and average, and not a byte is read but that it is at the end of.
+        piece = large.copy()
+        transport.start(torch.from_numpy(piece), "piece 0", lambda: None)
+        peer = transport._peers[0]
+        peer.connection.setblocking(True)
+        begun = transport._new.popleft()
+        for kind, share in ((0, begun.share(0)), (1, begun.share(1))):
+            peer.connection.sendall(HEADER.pack(0, len(share), begun.check, kind))
+            peer.connection.sendall(share)
+        peer.connection.shutdown(socket.SHUT_WR)
+        heard.wait(60)
+        return None
+
+    heard = threading.Event()
+
+    def first(base: BaseOfRank) -> Any:
+        transport = TcpTransport(base)
+        try:
+            return run(transport)
+        finally:
+            if base.rank == 0:
+                heard.set()
+            transport.close()
+
+    found = on_ranks(2, first)
+    assert "rank 1 has ended in the middle of a step" in str(found[0])
+
+
+def test_a_transport_is_driven_by_one_thread_at_a_time() -> None:
+    def run(transport: TcpTransport) -> None:
+        other = threading.Thread(target=transport.drive)
+        other.start()
+        while not transport._asleep:
+            time.sleep(0.001)
+        with pytest.raises(GradientError, match="another thread drives this transport"):
+            transport.drive()
+        transport.wake()
+        other.join()
+
+    assert over_tcp(2, run) == [None, None]
+
+
+def test_one_rank_has_its_average_at_once() -> None:
+    def run(transport: TcpTransport) -> list[float]:
+        piece = np.arange(5, dtype=np.float32)
+        averaged(transport, [piece], credit=1)
+        return piece.tolist()
+
+    assert over_tcp(1, run) == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_finite_is_carried_without_a_word() -> None:
+    def run(transport: TcpTransport) -> np.ndarray[Any, Any]:
+        piece = np.full(8, np.inf if transport.rank else -np.inf, np.float32)
+        averaged(transport, [piece], credit=1)
+        return piece
+
+    assert all(np.isnan(found).all() for found in over_tcp(2, run))
+
+
 @pytest.mark.parametrize(("length", "name"), [(2000, "a"), (1000, "b")])
 def test_other_pieces_than_the_others_have_are_refused(length: int, name: str) -> None:
     def run(transport: TcpTransport) -> None:
@@ -249,7 +319,8 @@ def test_strangers_are_not_let_in() -> None:
     def knock(rank: int, number: int, facts: list[Any]) -> None:
         if rank == 1 and number == 2:
             for said in (b"", None, b"GET / HTTP/1.1\r\n\r\n" * 4, connections.HELLO.pack(b"lockstep", 1, b"0" * 16)):
-                one = socket.create_connection((facts[0]["address"], facts[0]["port"]), 10)
+                place = facts[0]["made"]
+                one = socket.create_connection((place["address"], place["port"]), 10)
                 if said is None:
                     one.close()
                     continue
@@ -271,16 +342,35 @@ def test_strangers_are_not_let_in() -> None:
         one.close()
 
 
+def pretends(base: BaseOfRank, port: int) -> None:
+    """A rank that says it listens there, and that it has met the others."""
+    for made in ({"host": this_host().document(), "address": "127.0.0.1"},
+                 {"address": "127.0.0.1", "port": port, "secret": "00" * connections.SECRET}, None):  # fmt: skip
+        base.gather({"made": made, "wrong": None})
+
+
 def test_a_rank_that_does_not_come_is_named() -> None:
     def run(base: BaseOfRank) -> Any:
         if base.rank == 1:
-            for fact in ({"host": facts_of_host(), "address": "127.0.0.1", "wrong": None},
-                         {"address": "127.0.0.1", "port": 9, "secret": "00" * 16}):  # fmt: skip
-                base.gather(fact)
-            return None
+            return pretends(base, 9)
         return connect_all(base.rank, base.size, base.gather, within=0.2)
 
-    assert "of the ranks 1 none came to 127.0.0.1 in time" in str(on_ranks(2, run)[0])
+    assert "rank 0 says: did not see ranks 1 at 127.0.0.1 in time" in str(on_ranks(2, run)[0])
+
+
+def test_what_goes_wrong_on_one_rank_is_raised_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody goes on alone, into collectives that the others do not come to."""
+    wrong = MeetingError("no route to anybody")
+
+    def only_of_the_last(own: str, _hosts: Any) -> str:
+        if own == "2":
+            raise wrong
+        return "127.0.0.1"
+
+    monkeypatch.setattr(connections, "meeting_address", only_of_the_last)
+    for found in on_ranks(3, lambda base: connect_all(base.rank, base.size, base.gather)):
+        assert isinstance(found, GradientError)
+        assert "rank 2 says: no route to anybody" in str(found)
 
 
 def test_whoever_listens_has_to_know_the_secret() -> None:
@@ -298,8 +388,7 @@ def test_whoever_listens_has_to_know_the_secret() -> None:
 
         def run(base: BaseOfRank) -> Any:
             if base.rank == 0:
-                base.gather({"host": facts_of_host(), "address": "127.0.0.1", "wrong": None})
-                return base.gather({"address": "127.0.0.1", "port": other.getsockname()[1], "secret": "00" * 16})
+                return pretends(base, other.getsockname()[1])
             return connect_all(base.rank, base.size, base.gather, within=10)
 
         found = on_ranks(2, run)
@@ -310,8 +399,35 @@ def test_whoever_listens_has_to_know_the_secret() -> None:
 def test_an_interface_that_is_not_there_is_named_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0,lo")
     for found in on_ranks(2, lambda base: connect_all(base.rank, base.size, base.gather)):
-        assert "it has no interface 'nosuch0'" in str(found)
+        assert "this host has no interface 'nosuch0'" in str(found)
 
 
-def facts_of_host() -> dict[str, Any]:
-    return this_host().document()
+# -- the exchange whose thread drives it -------------------------------------------------------------------------------
+
+
+def test_an_exchange_that_is_closed_in_the_middle_of_a_step_ends_once_its_pieces_have_come() -> None:
+    def run(base: BaseOfRank) -> tuple[bool, float]:
+        exchange = Exchange(TcpTransport(base))
+        buffer = torch.full((100_000,), float(base.rank))
+        exchange.adopt([buffer], ["piece"], [0], [1], 2)
+        exchange.begin()
+        exchange.ready([0])
+        return exchange.close(60), float(buffer[0])
+
+    for _ in range(5):
+        assert on_ranks(2, run) == [(True, 0.5)] * 2
+
+
+def test_whoever_waits_for_a_piece_is_told_that_another_rank_has_ended() -> None:
+    def run(base: BaseOfRank) -> None:
+        exchange = Exchange(TcpTransport(base))
+        exchange.adopt([torch.ones(1000)], ["piece"], [0], [1], 1)
+        if base.rank == 0:
+            exchange.begin()
+            exchange.ready([0])
+            exchange.wait(seconds=60)
+        exchange.close(60)
+
+    found = on_ranks(2, run)
+    assert isinstance(found[0], GradientError)
+    assert "rank 1 has ended" in str(found[0])

@@ -32,7 +32,7 @@ MAGIC = b"lockstep"
 HELLO = struct.Struct(f"<{len(MAGIC)}sI{SECRET}s")
 """What this is, the rank that connects, the secret of the one that listens."""
 KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 8}
-"""A host that is gone without a word is noticed after three minutes."""
+"""A host that is gone without a word is noticed after three minutes, if nothing was on its way to it."""
 
 Gather = Callable[[Any], Sequence[Any]]
 
@@ -40,105 +40,135 @@ Gather = Callable[[Any], Sequence[Any]]
 def connect_all(rank: int, size: int, gather: Gather, within: float = WITHIN) -> dict[int, socket.socket]:
     """Connections to all other ranks, by rank, that do not block. ``gather`` tells a fact to all ranks.
 
-    A collective of all ranks. Raises ``GradientError`` where they do not meet within so many seconds.
+    A collective of all ranks. Raises ``GradientError`` on all of them where one does not meet the others within so many
+    seconds, or cannot be reached.
     """
-    with ExitStack() as kept:
-        address = _own_address(rank, gather)
-        listener = kept.enter_context(_listening(address))
-        secret = secrets.token_bytes(SECRET)
-        places = gather({"address": address, "port": listener.getsockname()[1], "secret": secret.hex()})
-        deadline = time.monotonic() + within
-        with ExitStack() as undone:
-            found: dict[int, socket.socket] = {}
-            for other in range(rank):
-                found[other] = undone.enter_context(_reach(rank, other, places[other], deadline))
-            while len(found) < size - 1:
-                who, one = _let_in(listener, secret, {other for other in range(rank + 1, size) if other not in found},
-                                   deadline)  # fmt: skip
-                if one is not None:
-                    found[who] = undone.enter_context(one)
-                    one.sendall(bytes.fromhex(places[who]["secret"]))
-            for other in range(rank):
-                _expect_answer(found[other], secret, other, deadline)
-            undone.pop_all()
-    for one in found.values():
-        one.settimeout(0.0)
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEPALIVE.items():
-            one.setsockopt(socket.IPPROTO_TCP, option, value)
+    with ExitStack() as undone:
+        found: dict[int, socket.socket] = {}
+        with socket.socket() as listener:
+            secret = secrets.token_bytes(SECRET)
+            hosts = _agreed(gather, _host)
+            places = _agreed(gather, lambda: {**_listen(listener, rank, hosts), "secret": secret.hex()})
+            meeting = _Meeting(rank, size, secret, places, time.monotonic() + within)
+            _agreed(gather, lambda: found.update(meeting.meet(listener, undone)))
+        undone.pop_all()
     return found
 
 
-def _own_address(rank: int, gather: Gather) -> str:
-    """Of the interface that the environment names, else of the one that the others reach this host by."""
+def _agreed(gather: Gather, make: Callable[[], Any]) -> Sequence[Any]:
+    """What each rank has made, by rank; what went wrong on one of them is raised on all."""
+    made, failed = None, None
+    try:
+        made = make()
+    except (OSError, MeetingError, GradientError) as error:
+        failed = error
+    facts = gather({"made": made, "wrong": None if failed is None else str(failed)})
+    for other, fact in enumerate(facts):
+        if fact["wrong"] is not None:
+            raise GradientError(f"the ranks do not meet over TCP; rank {other} says: {fact['wrong']}") from failed
+    return [fact["made"] for fact in facts]
+
+
+def _host() -> dict[str, Any]:
+    """This host, and the address of the interface that the environment names; None where it names none."""
     here = this_host()
     named = next((os.environ[name].split(",")[0].strip() for name in INTERFACES if os.environ.get(name)), None)
     address = next((one.address for one in here.interfaces if one.name == named), None)
-    wrong = f"it has no interface {named!r} (it has {here.describe()})" if named and address is None else None
-    facts = gather({"host": here.document(), "address": address, "wrong": wrong})
-    for other, fact in enumerate(facts):
-        if fact["wrong"]:
-            raise GradientError(f"rank {other} cannot be reached over TCP: {fact['wrong']}")
-    if address is not None:
-        return address
-    try:
-        return meeting_address(str(rank), {str(other): Host.parse(fact["host"]) for other, fact in enumerate(facts)})
-    except MeetingError as error:
-        raise GradientError(f"rank {rank} cannot be reached over TCP: {error}") from error
+    if named and address is None:
+        raise GradientError(f"this host has no interface {named!r} (it has {here.describe()})")
+    return {"host": here.document(), "address": address}
 
 
-def _listening(address: str) -> socket.socket:
+def _listen(listener: socket.socket, rank: int, hosts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where this rank listens: the address that is named, else the one by which the other hosts reach this one."""
+    address = hosts[rank]["address"] or meeting_address(
+        str(rank), {str(other): Host.parse(fact["host"]) for other, fact in enumerate(hosts)}
+    )
     try:
-        return socket.create_server((address, 0), backlog=socket.SOMAXCONN)
+        listener.bind((address, 0))
+        listener.listen(socket.SOMAXCONN)
     except OSError as error:
         raise GradientError(f"cannot listen at {address}: {error}") from error
+    return {"address": address, "port": listener.getsockname()[1]}
 
 
-def _reach(rank: int, other: int, place: Mapping[str, Any], deadline: float) -> socket.socket:
-    try:
-        found = socket.create_connection((place["address"], place["port"]), _left(deadline))
-        found.sendall(HELLO.pack(MAGIC, rank, bytes.fromhex(place["secret"])))
-    except OSError as error:
-        raise GradientError(
-            f"rank {rank} does not reach rank {other} at {place['address']}:{place['port']}: {error}; see that nodes "
-            "reach each other's ports there, or take another transport"
-        ) from error
-    return found
+class _Meeting:
+    """One rank's part of it: it connects to those before it, and lets those behind it in."""
 
+    def __init__(
+        self, rank: int, size: int, secret: bytes, places: Sequence[Mapping[str, Any]], deadline: float
+    ) -> None:
+        self._rank, self._secret, self._places, self._deadline = rank, secret, places, deadline
+        self._awaited = set(range(rank + 1, size))
 
-def _let_in(
-    listener: socket.socket, secret: bytes, awaited: set[int], deadline: float
-) -> tuple[int, socket.socket | None]:
-    """The next that has connected, and its rank; None for one who does not know the secret."""
-    listener.settimeout(_left(deadline))
-    try:
-        one, _ = listener.accept()
-    except OSError as error:
-        missing = ", ".join(map(str, sorted(awaited)))
-        raise GradientError(
-            f"of the ranks {missing} none came to {listener.getsockname()[0]} in time: {error}; see that nodes reach "
-            "each other's ports there, or take another transport"
-        ) from error
-    try:
-        magic, rank, said = HELLO.unpack(_exactly(one, HELLO.size, min(_left(deadline), GREETING)))
-    except OSError:  # a stranger that says nothing, or hangs up
-        one.close()
-        return -1, None
-    if magic != MAGIC or not hmac.compare_digest(said, secret) or rank not in awaited:
-        one.close()
-        return -1, None
-    return rank, one
+    def meet(self, listener: socket.socket, undone: ExitStack) -> dict[int, socket.socket]:
+        """The connections, which ``undone`` closes."""
+        found = {other: undone.enter_context(self._reach(other)) for other in range(self._rank)}
+        while self._awaited:
+            other, one = self._let_in(listener)
+            if one is not None:
+                found[other] = undone.enter_context(one)
+                self._awaited.discard(other)
+                one.sendall(bytes.fromhex(self._places[other]["secret"]))
+        for other in range(self._rank):
+            self._expect_answer(other, found[other])
+        for one in found.values():
+            one.settimeout(0.0)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in KEEPALIVE.items():
+                one.setsockopt(socket.IPPROTO_TCP, option, value)
+        return found
 
+    def _reach(self, other: int) -> socket.socket:
+        place = self._places[other]
+        try:
+            found = socket.create_connection((place["address"], place["port"]), _left(self._deadline))
+            try:
+                found.sendall(HELLO.pack(MAGIC, self._rank, bytes.fromhex(place["secret"])))
+            except OSError:
+                found.close()
+                raise
+        except OSError as error:
+            raise GradientError(
+                f"rank {other} is not reached at {place['address']}:{place['port']}: {error}; see that nodes reach "
+                "each other's ports there, or take another transport"
+            ) from error
+        return found
 
-def _expect_answer(one: socket.socket, secret: bytes, other: int, deadline: float) -> None:
-    """Whoever listens there has to know this rank's secret, as only ranks do."""
-    try:
-        answer = _exactly(one, SECRET, _left(deadline))
-    except OSError as error:
-        raise GradientError(f"rank {other} has not answered: {error}") from error
-    if not hmac.compare_digest(answer, secret):
-        raise GradientError(f"whoever listens at {one.getpeername()} is not rank {other}")
+    def _let_in(self, listener: socket.socket) -> tuple[int, socket.socket | None]:
+        """The next that has connected, and its rank; None for one who does not know the secret."""
+        one = None
+        try:
+            if time.monotonic() < self._deadline:
+                listener.settimeout(_left(self._deadline))
+                one, _ = listener.accept()
+        except OSError:  # nobody came: as below
+            one = None
+        if one is None:
+            missing = ", ".join(map(str, sorted(self._awaited)))
+            raise GradientError(
+                f"did not see ranks {missing} at {listener.getsockname()[0]} in time; see that nodes reach each "
+                "other's ports there, or take another transport"
+            )
+        try:
+            magic, rank, said = HELLO.unpack(_exactly(one, HELLO.size, min(_left(self._deadline), GREETING)))
+        except OSError:  # a stranger that says nothing, or hangs up
+            one.close()
+            return -1, None
+        if magic != MAGIC or not hmac.compare_digest(said, self._secret) or rank not in self._awaited:
+            one.close()
+            return -1, None
+        return rank, one
+
+    def _expect_answer(self, other: int, one: socket.socket) -> None:
+        """Whoever listens there has to know this rank's secret, as only ranks do."""
+        try:
+            answer = _exactly(one, SECRET, _left(self._deadline))
+        except OSError as error:
+            raise GradientError(f"rank {other} has not answered: {error}") from error
+        if not hmac.compare_digest(answer, self._secret):
+            raise GradientError(f"whoever listens at {one.getpeername()} is not rank {other}")
 
 
 def _exactly(one: socket.socket, size: int, seconds: float) -> bytes:

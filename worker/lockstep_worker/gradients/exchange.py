@@ -118,6 +118,8 @@ class Exchange:
                     self._issue()
             except BaseException as error:  # raised by whoever waits, as what goes wrong in the thread
                 self._fail(error)
+                if self._driven is not None:
+                    self._driven.wake()
             self._work.notify()
 
     def wait(self, pieces: Sequence[int] | None = None, seconds: float | None = None) -> None:
@@ -188,7 +190,7 @@ class Exchange:
     def _turn(self) -> bool:
         """Sleeps until there is something to do, and does it; False when it is time to end."""
         with self._lock:
-            if not self._issuable() and not self._has_landed:
+            if not self._issuable() and (self._driven is not None or not self._has_landed):
                 if self._closing and not self._under_way:
                     return False
                 if self._driven is None:
@@ -240,7 +242,7 @@ class Exchange:
         return max(foreseen, min(max(elapsed / 8, POLL), longest))
 
     def _landed(self) -> None:
-        """Called by the transport's own threads."""
+        """Called by the transport, by a thread of its own or the one that drives it."""
         with self._lock:
             self._has_landed = True
             self._work.notify()

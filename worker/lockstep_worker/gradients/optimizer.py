@@ -43,7 +43,7 @@ class DistributedOptimizer(Optimizer):
     among them, alike on all ranks. ``defer``: an update is done when its parameters are used next, see
     docs/gradients.md; ``deferred`` says whether it is so. ``piece_bytes``: bytes sent at once; ``credit``: pieces under
     way at once; None: found by measuring in the first steps. ``tuning``: what ``tuning`` was in an earlier run of the
-    same model, itself or as JSON; used as it is, and nothing is measured. ``transport``: "horovod" or "gloo".
+    same model, itself or as JSON; used as it is, and nothing is measured. ``transport``: "horovod", "gloo", "tcp".
     ``max_grad_norm``: clips the averaged gradients by their global norm before each update. ``separable``: whether a
     parameter's update needs no other gradient, where the optimizer's class is not known.
     ``backward_passes_per_step``: as Horovod's; ``accumulate`` says it better.

@@ -6,7 +6,7 @@ begin the pieces in one order, so a piece is known by its number and nothing has
 that this rank has not begun is kept until it does.
 
 It costs the core that computes little: the thread that drives it is woken when what it expects is there, not packet by
-packet (``SO_RCVLOWAT``), and nothing is handed from thread to thread.
+packet (``SO_RCVLOWAT``), and what has come is handed to no other thread.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ HEADER = struct.Struct("<QQII")
 SHARE, AVERAGE = range(2)
 """A contribution to the receiver's share, or the sender's share as it is averaged."""
 AT_ONCE = 1 << 19
-"""Bytes to wait for at most before they are read: the other half of the window goes on meanwhile."""
-WINDOW = 1 << 22
-"""Bytes that a connection may have received and not read, where the kernel allows so many."""
+"""Bytes to wait for at most before they are read: the rest of the window goes on meanwhile."""
+WINDOW = 1 << 21
+"""Bytes that a connection may have received and not read to begin with, where the kernel allows so many."""
 SPARE = 64 << 20
-"""Bytes of memory for contributions that are kept for the next piece, at most."""
+"""Bytes of memory for contributions, above which only those of the present size are kept for the next piece."""
 
 Bytes = memoryview
 
@@ -113,20 +113,28 @@ class TcpTransport:
         self._asleep = False
         self._woken = False
         self._error: GradientError | None = None
+        self._driving = threading.Lock()
+        """Held by the thread that drives."""
         self._ends = threading.Lock()
         """Held to wake it, and while what that takes is closed."""
         self._sleeper, self._waker = socket.socketpair()
         for end in (self._sleeper, self._waker):
             end.settimeout(0.0)
         self._epoll.register(self._sleeper, select.EPOLLIN)
+        try:
+            self._meet()
+        except BaseException:
+            self.close()
+            raise
+
+    def _meet(self) -> None:
         if self.size > 1:
-            self._peers = {
-                rank: _Peer(rank, one) for rank, one in connect_all(self.rank, self.size, self.gather).items()
-            }
+            connections = connect_all(self.rank, self.size, self.gather)
+            self._peers = {rank: _Peer(rank, one) for rank, one in connections.items()}
         self._by_number = {peer.connection.fileno(): peer for peer in self._peers.values()}
         for peer in self._peers.values():
-            # The kernel makes room for twice as much as it has to wait for.
-            peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, WINDOW // 2)
+            # The kernel makes room for as much as it has to wait for.
+            peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, WINDOW)
             self._wait_for(peer, HEADER.size)
             self._epoll.register(peer.connection, peer.watched)
 
@@ -167,6 +175,8 @@ class TcpTransport:
 
         Raises ``GradientError`` where another rank is not there any more.
         """
+        if not self._driving.acquire(blocking=False):
+            raise GradientError("another thread drives this transport: it serves one exchange at a time")
         try:
             while True:
                 while self._new:
@@ -185,6 +195,8 @@ class TcpTransport:
         except OSError as error:
             self._error = GradientError(f"the connections to the other ranks failed: {error}")
             raise self._error from error
+        finally:
+            self._driving.release()
 
     def wake(self) -> None:
         """Has ``drive`` return, now or when it is called next; by any thread."""
@@ -195,6 +207,9 @@ class TcpTransport:
         """Closes the connections."""
         with self._ends:
             self._epoll.close()
+            for peer in self._peers.values():
+                with contextlib.suppress(OSError):  # the other one was first
+                    peer.connection.shutdown(socket.SHUT_RDWR)  # a forked child may hold it, too
             for one in (self._sleeper, self._waker, *(peer.connection for peer in self._peers.values())):
                 one.close()
 
@@ -202,7 +217,7 @@ class TcpTransport:
         with self._ends:
             if self._waker.fileno() >= 0:
                 with contextlib.suppress(BlockingIOError):  # it is full: nobody can sleep there
-                    self._waker.send(b"\0")
+                    self._waker.send(b"\0", socket.MSG_NOSIGNAL)
 
     def _serve(self, number: int, event: int) -> None:
         peer = self._by_number.get(number)
@@ -210,13 +225,10 @@ class TcpTransport:
             with contextlib.suppress(BlockingIOError):
                 self._sleeper.recv(4096)
             return
-        try:
-            if event & ~select.EPOLLOUT:
-                self._receive(peer)
-            if event & select.EPOLLOUT:
-                self._send(peer)
-        except OSError as error:
-            raise GradientError(f"the connection to rank {peer.rank} failed: {error}") from error
+        if event & ~select.EPOLLOUT:
+            self._receive(peer)
+        if event & select.EPOLLOUT and not peer.gone:
+            self._send(peer)
 
     def _begin(self, piece: _Piece) -> None:
         piece.owed = set(range(self.size))
@@ -224,6 +236,9 @@ class TcpTransport:
         self._pieces[piece.number] = piece
         for peer in self._peers.values():
             self._post(peer, piece, SHARE, piece.share(peer.rank))
+        if not self._peers:
+            piece.owed.clear()  # one rank's average is its own
+            self._advanced(piece)
         for rank, (check, share) in self._early.pop(piece.number, {}).items():
             self._contributed(piece, rank, check, share)
 
@@ -250,10 +265,11 @@ class TcpTransport:
         """In the order of the ranks, whoever was first: the same bits in every run."""
         in_order = [shares.get(rank, own) for rank in range(self.size)]
         total = own if self.rank < 2 else in_order[0]
-        np.add(in_order[0], in_order[1], out=total)
-        for one in in_order[2:]:
-            np.add(total, one, out=total)
-        np.multiply(total, own.dtype.type(1.0 / self.size), out=own)
+        with np.errstate(all="ignore"):  # what is not finite is the training's to judge
+            np.add(in_order[0], in_order[1], out=total)
+            for one in in_order[2:]:
+                np.add(total, one, out=total)
+            np.multiply(total, own.dtype.type(1.0 / self.size), out=own)
 
     def _advanced(self, piece: _Piece) -> None:
         if not piece.owed and not piece.unsent:
@@ -275,9 +291,11 @@ class TcpTransport:
         while peer.outgoing:
             parts, piece = peer.outgoing[0]
             try:
-                sent = peer.connection.sendmsg(parts)
+                sent = peer.connection.sendmsg(parts, (), socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 sent = 0
+            except OSError as error:
+                raise GradientError(f"the connection to rank {peer.rank} failed: {error}") from error
             while parts and sent >= len(parts[0]):
                 sent -= len(parts.pop(0))
             if parts:
@@ -322,10 +340,12 @@ class TcpTransport:
             got = peer.connection.recvmsg_into(into)[0]
         except BlockingIOError:
             return 0
+        except OSError as error:
+            raise GradientError(f"the connection to rank {peer.rank} failed: {error}") from error
         if got == 0:
             peer.gone = True
             self._epoll.unregister(peer.connection)
-            if any(peer.rank in piece.owed for piece in self._pieces.values()):
+            if peer.outgoing or any(peer.rank in piece.owed for piece in self._pieces.values()):
                 raise GradientError(f"rank {peer.rank} has ended in the middle of a step")
         return got
 
@@ -373,5 +393,6 @@ class TcpTransport:
 
     def _keep(self, share: np.ndarray[Any, Any]) -> None:
         if sum(size * len(found) for size, found in self._spare.items()) + share.nbytes > SPARE:
-            self._spare.clear()  # of plans that were tried
+            # What is of other sizes is of plans that were tried.
+            self._spare = {size: found for size, found in self._spare.items() if size == share.nbytes}
         self._spare.setdefault(share.nbytes, []).append(share.view(np.uint8))

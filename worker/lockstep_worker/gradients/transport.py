@@ -201,12 +201,14 @@ def over_tcp(name: str) -> TcpTransport:
     """Its ranks are Horovod's, where that is initialised, else torch.distributed's."""
     import torch.distributed as dist
 
+    base: Transport
     try:
-        return TcpTransport(HorovodTransport(name))
+        base = HorovodTransport(name)
     except (ImportError, GradientError):
         if not dist.is_initialized():
             raise
-    return TcpTransport(GlooTransport(name))
+        base = GlooTransport(name)
+    return TcpTransport(base)
 
 
 def name_of(transport: Transport) -> str:
