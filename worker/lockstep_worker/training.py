@@ -34,7 +34,7 @@ from lockstep_worker.data.position import Position
 from lockstep_worker.data.sharding import steps_left
 from lockstep_worker.errors import DataError, MeetingError, WorkerError
 from lockstep_worker.finite import Finite
-from lockstep_worker.gradients.isolation import measure
+from lockstep_worker.gradients.isolation import Isolation, measure
 from lockstep_worker.gradients.plan import LEAST_PIECE_BYTES, MOST_PIECE_BYTES
 from lockstep_worker.gradients.transport import Transport
 from lockstep_worker.recipe import Recipe
@@ -93,17 +93,17 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, carrier: Transport, f
         path=recipe.model_path,
     )
     torch.manual_seed(recipe.seed * 3_000_017 + 1 + rank)  # from here on dropout is drawn, on each rank its own
+    hvd.broadcast_parameters(model.state_dict(), root_rank=0)  # a fresh optimizer has nothing to broadcast
+    # Behind a collective, so that all ranks begin at once; before the exchange, whose thread has the carrier to itself.
+    isolation = isolated(model, carrier) if ranks > 1 else None
     optimizer = distributed(recipe, model, carrier)
-    broadcast(model, optimizer)
 
     position = Position()
     state = of_recipe(model=model, optimizer=optimizer, position=position)
     resumed_at, total = state.step, state.step + position.left(samples.train, recipe, ranks)
     steps, step = state.steps(total), state.step - 1
-    begin(recipe, state.step, total)
+    begin(recipe, state.step, total, isolation)
     tell(recipe, samples, folder)
-    if ranks > 1:
-        report_isolation(model, carrier)
     statistics, finite = Statistics(optimizer), Finite(model, fails=recipe.on_bad_loss == "fail")
     began = ended = time.perf_counter()
     for epoch in range(position.epoch, recipe.epochs):
@@ -156,9 +156,11 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, carrier: Transport, f
     )  # fmt: skip
 
 
-def begin(recipe: Recipe, step: int, total: int) -> None:
-    """Tells what is planned: steps up to ``total``, of which ``step`` are done."""
+def begin(recipe: Recipe, step: int, total: int, isolation: Isolation | None) -> None:
+    """Tells what is planned: steps up to ``total``, of which ``step`` are done; and how fast the ranks' link is."""
     lockstep.report(kind="start", steps=total)
+    if isolation is not None and isolation.piece_bytes and hvd.rank() == 0:
+        lockstep.report(kind="isolation", **asdict(isolation))
     if step == total and hvd.rank() == 0:
         print(f"all of training.epochs, {recipe.epochs}, are trained already: nothing is left to do", flush=True)
 
@@ -191,24 +193,11 @@ def update(optimizer: Any, statistics: Statistics) -> None:  # noqa: ANN401
         optimizer.step()
 
 
-def report_isolation(model: nn.Module, carrier: Transport) -> None:
+def isolated(model: nn.Module, carrier: Transport) -> Isolation:
     """What communication takes while nothing computes, in pieces of the sizes that an exchange of this model has."""
     every = sum(one.numel() * one.element_size() for one in model.parameters())
     sizes = {min(size, every) for size in (LEAST_PIECE_BYTES, 4 * LEAST_PIECE_BYTES, MOST_PIECE_BYTES)}
-    found = measure(carrier, sorted(sizes), name="lockstep.isolation")
-    if hvd.rank() == 0 and found.piece_bytes:
-        lockstep.report(kind="isolation", **asdict(found))
-
-
-def broadcast(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Rank 0's parameters, buffers and optimizer state to every rank.
-
-    A fresh optimizer has no state. Horovod 0.28.1 would make it some by a step with gradients of zero, which weight
-    decay turns into a change of the parameters; so state is only broadcast where there is any (after a resume).
-    """
-    hvd.broadcast_parameters(model.state_dict(), root_rank=0)
-    if optimizer.state:
-        hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+    return measure(carrier, sorted(sizes), name="lockstep.isolation")
 
 
 @dataclass(frozen=True)
