@@ -131,6 +131,11 @@ def test_what_does_not_go_together_is_told_with_the_cure(training: dict[str, Any
             'whose optimizer knows no other than Horovod; take exchange "lockstep", or leave `transport` out',
         ),
         (
+            {"communication": {"exchange": "horovod", "transport": "tcp"}},
+            "communication",
+            '`transport` is "tcp", but exchange is "horovod", whose optimizer knows no other than Horovod; take',
+        ),
+        (
             {"training": {"script": "/a.py"}, "communication": {"transport": "gloo"}},
             "",
             "says it itself, `lockstep.DistributedOptimizer(..., transport=...)`",

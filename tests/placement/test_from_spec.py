@@ -60,6 +60,15 @@ def test_a_recipe_over_gloo_has_gloos_threads_whatever_carries_horovod(backend: 
 
 
 @pytest.mark.parametrize("backend", ["gloo", "mpi", "ccl"])
+def test_a_recipe_over_tcp_has_no_thread_beside_the_exchanges(backend: str) -> None:
+    over_tcp, without = (
+        request_for(TRAINING, communication={"backend": backend, **said}).threads for said in ({"transport": "tcp"}, {})
+    )
+    assert over_tcp == without
+    assert over_tcp.exchange == 1
+
+
+@pytest.mark.parametrize("backend", ["gloo", "mpi", "ccl"])
 def test_a_rank_has_an_exchange_thread_where_lockstep_exchanges_its_gradients(backend: str) -> None:
     def threads(training: Any, **said: Any) -> int:
         return request_for(training, communication={"backend": backend, **said}).threads.exchange

@@ -79,8 +79,8 @@ def test_a_recipes_defaults_are_the_specs() -> None:
     assert Recipe.parse(submitted.model_dump(exclude_none=True)) == Recipe("digits-mlp", "digits")
     communication = JobSpec(training=submitted).communication.model_dump()
     assert Recipe.parse(submitted.model_dump(), communication) == Recipe("digits-mlp", "digits")
-    asked = communication | {"exchange": "horovod", "defer": False, "transport": "gloo"}
-    expected = Recipe("digits-mlp", "digits", exchange="horovod", defer=False, transport="gloo")
+    asked = communication | {"exchange": "horovod", "defer": False, "transport": "tcp"}
+    expected = Recipe("digits-mlp", "digits", exchange="horovod", defer=False, transport="tcp")
     assert Recipe.parse(submitted.model_dump(), asked) == expected
     assert Recipe.parse(spec.Training(model="gpt", data="synthetic-tokens", gpt=spec.GPT()).model_dump()) == Recipe(
         "gpt", "synthetic-tokens"

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from lockstep_slurm.job.rundir import STOPPED
+from lockstep_slurm.job.rundir import STOPPED, read_exit
 from lockstep_worker import models
 from lockstep_worker.checkpoint.folder import names
 from lockstep_worker.data.digits import Digits
+from lockstep_worker.errors import MeetingError
 from support.ranks import processes_of
 from support.trainings import MLP, Launch, MakeRun, digests, mean_losses, wait_for
 
@@ -69,21 +70,24 @@ def test_every_exchange_trains_the_same_model_bit_for_bit(make_run: MakeRun, lau
         {"exchange": "lockstep", "defer": False},
         {},
         {"transport": "gloo"},
+        {"transport": "tcp"},
     ):
         launched = launch(make_run({"communication": communication}, **MLP, epochs=2, batch_size=32), 2)
         assert launched.wait() == 0, launched.text
+        assert "not completed" not in launched.text, "it ends in order"
         evaluations = [one["values"] for one in launched.records("evaluation")]
         seen.append((digests(launched), mean_losses(launched), evaluations))
         verdicts = [(one["values"]["when"], one["values"]["result"]) for one in launched.records("verdict")]
         # What starts threads that communicate is looked at: Horovod, and torch's own group before it.
-        over_gloo = communication.get("transport") == "gloo"
-        assert sorted(verdicts) == [("init", "as planned")] * (4 if over_gloo else 2) + [("steps", "as planned")] * 2
+        transport = communication.get("transport", "horovod")
+        looks = 4 if transport == "gloo" else 2
+        assert sorted(verdicts) == [("init", "as planned")] * looks + [("steps", "as planned")] * 2
         roles = {thread["role"] for one in launched.records("verdict") for thread in roles_of(one)}
         assert ("exchange" in roles) == (communication.get("exchange") != "horovod")
         assert {"horovod", "gloo"} < roles
         assert "unclassified" not in roles
         carriers = {one["values"]["transport"] for one in launched.records("tuning")}
-        assert carriers == (set() if "exchange" not in roles else {"gloo"} if over_gloo else {"horovod"})
+        assert carriers == ({transport} if "exchange" in roles else set())
         steps = [one["values"] for one in launched.records("step")]
         for values in steps:
             parts = [values[name] for name in told]
@@ -98,7 +102,7 @@ def test_every_exchange_trains_the_same_model_bit_for_bit(make_run: MakeRun, lau
         assert isolation["rank"] == 0
         assert isolation["values"]["bytes_per_s"] > 0
         assert len(isolation["values"]["piece_bytes"]) == len(isolation["values"]["seconds_per_piece"]) == 1
-    assert seen == [seen[0]] * 4
+    assert seen == [seen[0]] * 5
 
 
 def roles_of(verdict: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,6 +119,20 @@ def test_told_to_stop_over_gloo_it_saves_and_ends(make_run: MakeRun, launch: Lau
     assert launched.wait() == STOPPED, launched.text
     assert processes_of(run) == []
     assert names(run / "checkpoints")[0].step == max(one["step"] for one in launched.records("step"))
+
+
+def test_ranks_that_cannot_be_reached_over_tcp_end_with_what_to_do(make_run: MakeRun, launch: Launch) -> None:
+    variables = {"GLOO_SOCKET_IFNAME": "nowhere0"}
+    run = make_run({"communication": {"transport": "tcp"}, "environment": {"variables": variables}}, **MLP)
+    launched = launch(run, 2)
+    assert launched.wait() == MeetingError.code, launched.text
+    ended = read_exit(run, 1)
+    assert ended is not None
+    assert ended.message is not None
+    for words in ("rank 0 cannot be reached over TCP", "'nowhere0'", "leave communication.transport out"):
+        assert words in ended.message
+    assert "Traceback" not in launched.text
+    assert processes_of(run) == []
 
 
 def test_a_gpt_learns_texts_by_lamb_on_two_ranks(make_run: MakeRun, launch: Launch) -> None:

@@ -1,4 +1,4 @@
-"""What carries a recipe's gradients: Horovod, which its ranks are of, or beside it a process group of torch's Gloo."""
+"""What carries a recipe's gradients: Horovod, which its ranks are of, or beside it torch's Gloo or TCP of our own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch.distributed as dist
 
 from lockstep_worker.environment import GLOO_TIMEOUT
 from lockstep_worker.errors import MeetingError
+from lockstep_worker.gradients.errors import GradientError
+from lockstep_worker.gradients.tcp import TcpTransport
 from lockstep_worker.gradients.transport import GlooTransport, HorovodTransport, Transport
 from lockstep_worker.recipe import Recipe
 
@@ -48,11 +50,24 @@ def torchs_group(recipe: Recipe, ranks: int) -> Iterator[None]:
 
 
 def carrier_of(recipe: Recipe) -> Transport:
-    """What carries the recipe's pieces. Over Gloo a collective of all ranks."""
+    """What carries the recipe's pieces. Over Gloo and over TCP a collective of all ranks.
+
+    A rank alone has nothing to carry, and connects to nobody. Raises ``MeetingError`` where the ranks do not reach each
+    other.
+    """
     if recipe.transport == "gloo" and dist.is_initialized():
         with _meeting():
             return GlooTransport("recipe")
-    return HorovodTransport("recipe")
+    horovod = HorovodTransport("recipe")
+    if recipe.transport != "tcp" or horovod.size == 1:
+        return horovod
+    try:
+        return TcpTransport(horovod)
+    except GradientError as error:
+        raise MeetingError(
+            f'the ranks are not connected as communication.transport = "tcp" needs: {error} (or leave '
+            "communication.transport out: Horovod carries the gradients then)"
+        ) from error
 
 
 @contextmanager

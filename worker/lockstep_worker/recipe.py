@@ -85,7 +85,7 @@ class Recipe:
     defer: bool = True
     """Whether an update is done when its parameters are used next, by lockstep's exchange."""
     transport: str = "horovod"
-    """What carries lockstep's exchange: ``horovod``, or ``gloo``, a process group of torch's."""
+    """What carries lockstep's exchange: ``horovod``, ``gloo``, a process group of torch's, or ``tcp``, of our own."""
 
     @classmethod
     def parse(cls, training: Mapping[str, Any], communication: Mapping[str, Any] = {}) -> Recipe:

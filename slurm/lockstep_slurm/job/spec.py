@@ -187,10 +187,11 @@ class Communication(Section):
         description="Whether lockstep's exchange does an update when its parameters are used next (the default), or "
         "in the optimizer's step(); of a built-in recipe",
     )
-    transport: Literal["horovod", "gloo"] | None = Field(
+    transport: Literal["horovod", "gloo", "tcp"] | None = Field(
         None,
-        description="What carries lockstep's exchange: horovod (the default), or gloo, a process group of torch's own, "
-        "whose ranks need not agree before each piece; of a built-in recipe",
+        description="What carries lockstep's exchange: horovod (the default), gloo, a process group of torch's own, or "
+        "tcp, connections of Lockstep's own; by the latter two ranks need not agree before each piece; of a built-in "
+        "recipe",
     )
     short_slices: bool = Field(
         default=True,
@@ -219,10 +220,10 @@ class Communication(Section):
 
     @model_validator(mode="after")
     def _only_ours_has_a_transport(self) -> Communication:
-        if self.transport == "gloo" and self.exchange == "horovod":
+        if self.transport in ("gloo", "tcp") and self.exchange == "horovod":
             raise ValueError(
-                '`transport` is "gloo", but exchange is "horovod", whose optimizer knows no other than Horovod; take '
-                'exchange "lockstep", or leave `transport` out'
+                f'`transport` is "{self.transport}", but exchange is "horovod", whose optimizer knows no other than '
+                'Horovod; take exchange "lockstep", or leave `transport` out'
             )
         return self
 

@@ -23,7 +23,7 @@ MLP = {"model": "digits-mlp", "data": "digits", "epochs": 12, "batch_size": 32, 
 def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: Launch) -> None:
     whole = launch(make_run(**MLP), 2)
     assert whole.wait() == 0, whole.text
-    run = make_run({"checkpoint": {"every_steps": 5}, "communication": {"transport": "gloo"}}, **MLP)
+    run = make_run({"checkpoint": {"every_steps": 5}, "communication": {"transport": "tcp"}}, **MLP)
     first = launch(run, 2, None, "--local-id", "here")
     wait_for("a checkpoint", lambda: names(run / "checkpoints") or None)
     pid = wait_for(
@@ -37,9 +37,9 @@ def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: L
     (run / "spec.json").write_text(json.dumps(spec))
     second = launch(run, 2, None, "--local-id", "here", "--restart-count", "1")
     assert second.wait() == 0, second.text
-    said = "the tuning was made with 2 ranks over gloo, and these are 2 over horovod; it is measured anew"
+    said = "the tuning was made with 2 ranks over tcp, and these are 2 over horovod; it is measured anew"
     assert second.text.count(said) == 1
-    assert {one["values"]["transport"] for one in first.records("tuning")} == {"gloo"}
+    assert {one["values"]["transport"] for one in first.records("tuning")} == {"tcp"}
     assert {one["values"]["transport"] for one in second.records("tuning", 2)} == {"horovod"}
 
     def losses(launched: Launched, *attempts: int) -> dict[tuple[int, int], float]:
