@@ -101,6 +101,24 @@ def test_a_training_knows_its_nodes_own_disk_and_its_loaders_cpus(inherited: dic
     assert "SLURM_TMPDIR" not in found
 
 
+@pytest.mark.parametrize(
+    ("communication", "cycle"),
+    [
+        ({}, "1.0"),
+        ({"transport": None, "cycle_time_ms": None}, "1.0"),
+        ({"transport": "horovod"}, "1.0"),
+        ({"transport": "gloo"}, "10.0"),
+        ({"transport": "tcp", "cycle_time_ms": None}, "10.0"),
+        ({"transport": "tcp", "cycle_time_ms": 2.5}, "2.5"),
+        ({"exchange": "horovod", "cycle_time_ms": 5}, "5.0"),
+    ],
+)
+def test_horovod_looks_for_work_less_often_where_something_else_carries_the_gradients(
+    communication: dict[str, Any], cycle: str
+) -> None:
+    assert environment_of({}, {"communication": communication})["HOROVOD_CYCLE_TIME"] == cycle
+
+
 def test_oneccl_is_started_without_mpi_and_over_the_interface_of_the_meeting() -> None:
     spec = {"communication": {"backend": "ccl"}}
     found = environment_of(PMIX, spec)

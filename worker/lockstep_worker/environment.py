@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lockstep_slurm.job.cycle import cycle_time_ms
 from lockstep_slurm.job.rundir import Claim
 from lockstep_worker.placing import Placed
 from lockstep_worker.world import World
@@ -105,7 +106,7 @@ def training_environment(
         HOROVOD_CONTROLLER="gloo" if backend == "ccl" else backend,
         HOROVOD_CPU_OPERATIONS=backend,
         HOROVOD_GLOO_TIMEOUT_SECONDS=str(GLOO_TIMEOUT),
-        HOROVOD_CYCLE_TIME=str(communication.get("cycle_time_ms", 1.0)),
+        HOROVOD_CYCLE_TIME=str(cycle_time_ms(communication)),
         HOROVOD_FUSION_THRESHOLD=str(int(communication.get("fusion_threshold_mib", 64)) << 20),
         LOCKSTEP_RUN=str(run),
         LOCKSTEP_ATTEMPT=str(claim.attempt),

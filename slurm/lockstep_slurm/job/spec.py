@@ -198,7 +198,13 @@ class Communication(Section):
         description="Whether threads that communicate have a short slice of the scheduler, so that they wait less for "
         "those that compute on the same CPU; from Linux 6.12 on",
     )
-    cycle_time_ms: float = Field(1.0, gt=0, le=1000, allow_inf_nan=False, description="HOROVOD_CYCLE_TIME")
+    cycle_time_ms: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="HOROVOD_CYCLE_TIME; by default 1.0, and 10.0 where transport is gloo or tcp",
+    )
     fusion_threshold_mib: int = Field(64, ge=0, le=4096, description="HOROVOD_FUSION_THRESHOLD, in MiB")
     interface: Annotated[str, Field(pattern=forms.INTERFACE)] | None = Field(
         None, description="The network interface, where it is called the same on every node"

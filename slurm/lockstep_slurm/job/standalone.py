@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.bootstrap import SAFE
+from lockstep_slurm.job.cycle import cycle_time_ms
 from lockstep_slurm.job.script import ScriptSite, directives, templates
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.job.srun import LEFTOVERS, started_by_mpirun
@@ -80,7 +81,7 @@ def render_standalone(spec: JobSpec, site: ScriptSite, topology: Topology, place
             ),
             leftovers=[textwrap.wrap(" ".join(names), 110) for _, names in LEFTOVERS],
             backend=communication.backend,
-            cycle_time=communication.cycle_time_ms,
+            cycle_time=cycle_time_ms(communication.model_dump()),
             fusion_threshold=communication.fusion_threshold_mib << 20,
             interface=communication.interface,
             subnet=communication.subnet or (site.subnets[0] if site.subnets else None),
