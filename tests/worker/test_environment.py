@@ -102,21 +102,23 @@ def test_a_training_knows_its_nodes_own_disk_and_its_loaders_cpus(inherited: dic
 
 
 @pytest.mark.parametrize(
-    ("communication", "cycle"),
+    ("spec", "cycle"),
     [
         ({}, "1.0"),
-        ({"transport": None, "cycle_time_ms": None}, "1.0"),
-        ({"transport": "horovod"}, "1.0"),
-        ({"transport": "gloo"}, "10.0"),
-        ({"transport": "tcp", "cycle_time_ms": None}, "10.0"),
-        ({"transport": "tcp", "cycle_time_ms": 2.5}, "2.5"),
-        ({"exchange": "horovod", "cycle_time_ms": 5}, "5.0"),
+        ({"communication": {"transport": None, "cycle_time_ms": None}}, "1.0"),
+        ({"communication": {"transport": "horovod"}, "checkpoint": None}, "1.0"),
+        ({"communication": {"transport": "gloo"}}, "10.0"),
+        ({"communication": {"transport": "tcp", "cycle_time_ms": None}, "checkpoint": None}, "10.0"),
+        ({"communication": {"transport": "tcp"}, "checkpoint": {}}, "1.0"),
+        ({"communication": {"transport": "tcp", "cycle_time_ms": 2.5}}, "2.5"),
+        ({"communication": {"transport": "tcp", "cycle_time_ms": 20}, "checkpoint": {}}, "20.0"),
+        ({"communication": {"exchange": "horovod", "cycle_time_ms": 5}}, "5.0"),
     ],
 )
-def test_horovod_looks_for_work_less_often_where_something_else_carries_the_gradients(
-    communication: dict[str, Any], cycle: str
+def test_horovod_looks_for_work_less_often_where_it_has_nothing_to_carry_in_a_step(
+    spec: dict[str, Any], cycle: str
 ) -> None:
-    assert environment_of({}, {"communication": communication})["HOROVOD_CYCLE_TIME"] == cycle
+    assert environment_of({}, spec)["HOROVOD_CYCLE_TIME"] == cycle
 
 
 def test_oneccl_is_started_without_mpi_and_over_the_interface_of_the_meeting() -> None:

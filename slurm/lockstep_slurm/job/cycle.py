@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 HOROVODS = 1.0
-"""Milliseconds, Horovod's own default: a gradient waits for the next look."""
+"""Milliseconds, Horovod's own default: what is to be sent waits for the next look."""
 BESIDE = 10.0
-"""Where something else carries the gradients. Horovod broadcasts and evaluates there, and each look costs the core that
-computes."""
+"""Where it has nothing to carry in a step: it broadcasts and evaluates, and a look costs the core that computes."""
 
 
-def cycle_time_ms(communication: Mapping[str, Any]) -> float:
-    """``HOROVOD_CYCLE_TIME`` of a job, in milliseconds: what the spec says, else by what carries the gradients.
+def cycle_time_ms(spec: Mapping[str, Any]) -> float:
+    """``HOROVOD_CYCLE_TIME`` of a job, in milliseconds: what the spec says, else by what Horovod carries.
 
-    ``communication`` is the spec's section as spec.json holds it; what it leaves out has the spec's own default.
+    ``spec`` is as spec.json holds it; what it leaves out has the spec's own default.
     """
+    communication = spec.get("communication", {})
     said = communication.get("cycle_time_ms")
     if said is not None:
         return float(said)
-    return BESIDE if communication.get("transport") in ("gloo", "tcp") else HOROVODS
+    # What is saved is agreed on over Horovod in every step, and no step would be shorter than a cycle.
+    is_idle = communication.get("transport") in ("gloo", "tcp") and spec.get("checkpoint") is None
+    return BESIDE if is_idle else HOROVODS
