@@ -129,7 +129,7 @@ def test_ranks_that_cannot_be_reached_over_tcp_end_with_what_to_do(make_run: Mak
     ended = read_exit(run, 1)
     assert ended is not None
     assert ended.message is not None
-    for words in ("rank 0 cannot be reached over TCP", "'nowhere0'", "leave communication.transport out"):
+    for words in ("rank 0 cannot exchange over TCP", "'nowhere0'", "leave communication.transport out"):
         assert words in ended.message
     assert "Traceback" not in launched.text
     assert processes_of(run) == []

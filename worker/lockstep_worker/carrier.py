@@ -65,7 +65,7 @@ def carrier_of(recipe: Recipe) -> Transport:
         return TcpTransport(horovod)
     except GradientError as error:
         raise MeetingError(
-            f'the ranks are not connected as communication.transport = "tcp" needs: {error} (or leave '
+            f'communication.transport is "tcp", but {error} (or leave '
             "communication.transport out: Horovod carries the gradients then)"
         ) from error
 

@@ -355,7 +355,7 @@ def test_a_rank_that_does_not_come_is_named() -> None:
             return pretends(base, 9)
         return connect_all(base.rank, base.size, base.gather, within=0.2)
 
-    assert "rank 0 says: did not see ranks 1 at 127.0.0.1 in time" in str(on_ranks(2, run)[0])
+    assert "rank 0 cannot exchange over TCP: of ranks 1 none came to 127.0.0.1 in time" in str(on_ranks(2, run)[0])
 
 
 def test_what_goes_wrong_on_one_rank_is_raised_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +370,7 @@ def test_what_goes_wrong_on_one_rank_is_raised_on_all(monkeypatch: pytest.Monkey
     monkeypatch.setattr(connections, "meeting_address", only_of_the_last)
     for found in on_ranks(3, lambda base: connect_all(base.rank, base.size, base.gather)):
         assert isinstance(found, GradientError)
-        assert "rank 2 says: no route to anybody" in str(found)
+        assert "rank 2 cannot exchange over TCP: no route to anybody" in str(found)
 
 
 def test_whoever_listens_has_to_know_the_secret() -> None:

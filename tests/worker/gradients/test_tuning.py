@@ -123,11 +123,13 @@ def test_tried_are_plans_that_the_model_expects_least_of() -> None:
     assert plans_for(Link(0.0, 0.1 / (24 * MIB)), dear)[1].piece_bytes == 4 * MIB
 
 
-def test_where_pieces_are_fused_the_default_is_larger_ones_one_by_one() -> None:
+def test_the_default_is_larger_where_pieces_are_fused_or_carried_by_the_exchanges_thread() -> None:
     link = Link(1e-3, 0.25 / (24 * MIB))
-    alone, fused = (plans_for(link, replace(COSTS, fuses=fuses)) for fuses in (False, True))
-    assert (alone[0].credit, fused[0].credit) == (2, 1)
-    assert [link.seconds(one[0].piece_bytes) for one in (alone, fused)] == pytest.approx([0.008, 0.032], rel=1e-4)
+    costs = (COSTS, replace(COSTS, driven=True), replace(COSTS, fuses=True))
+    alone, driven, fused = (plans_for(link, one) for one in costs)
+    assert (alone[0].credit, driven[0].credit, fused[0].credit) == (2, 2, 1)
+    seconds = [link.seconds(one[0].piece_bytes) for one in (alone, driven, fused)]
+    assert seconds == pytest.approx([0.008, 0.016, 0.032], rel=1e-4)
     assert len({(one.piece_bytes, one.credit) for one in fused}) == len(fused) > 1
     given = plans_for(link, replace(COSTS, fuses=True), piece_bytes=3 * MIB, credit=2)
     assert [(one.piece_bytes, one.credit) for one in given] == [(3 * MIB, 2)]

@@ -65,7 +65,7 @@ def _agreed(gather: Gather, make: Callable[[], Any]) -> Sequence[Any]:
     facts = gather({"made": made, "wrong": None if failed is None else str(failed)})
     for other, fact in enumerate(facts):
         if fact["wrong"] is not None:
-            raise GradientError(f"the ranks do not meet over TCP; rank {other} says: {fact['wrong']}") from failed
+            raise GradientError(f"rank {other} cannot exchange over TCP: {fact['wrong']}") from failed
     return [fact["made"] for fact in facts]
 
 
@@ -148,7 +148,7 @@ class _Meeting:
         if one is None:
             missing = ", ".join(map(str, sorted(self._awaited)))
             raise GradientError(
-                f"did not see ranks {missing} at {listener.getsockname()[0]} in time; see that nodes reach each "
+                f"of ranks {missing} none came to {listener.getsockname()[0]} in time; see that nodes reach each "
                 "other's ports there, or take another transport"
             )
         try:

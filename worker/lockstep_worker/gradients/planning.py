@@ -257,14 +257,15 @@ class Planner:
 
     def _costs(self) -> Costs:
         cycle = _cycle_time_ms(self._transport)
+        driven = isinstance(self._transport, Driven)
+        own = self._piece_cpu()
         return Costs(
-            piece_cpu=cpu + (0.0 if isinstance(self._transport, Driven) else OTHERS_CPU)
-            if (cpu := self._piece_cpu()) > 0
-            else 0.0,
+            piece_cpu=own + (0.0 if driven else OTHERS_CPU) if own > 0 else 0.0,
             # A polled end is seen late by a quarter of the longest pause, and waits for half a cycle of Horovod's.
             turnaround=0.0 if self._transport.calls_back else LONGEST_POLL / 4 + (cycle or 0.0) / 2e3,
             fuses=not self._transport.calls_back,
             defer=self._asked["defer"],
+            driven=driven,
         )
 
     def _sizes(self) -> list[Size]:

@@ -39,6 +39,8 @@ class Costs:
     """Whether what waits is carried together, as Horovod does it."""
     defer: bool
     """Whether a gradient is due at its parameter's next use; else all are due at the end of the backward pass."""
+    driven: bool = False
+    """Whether the exchange's thread carries the pieces itself."""
 
 
 def exposed(plan: Plan, sizes: Sequence[Size], measured: Measured, costs: Costs) -> float:
@@ -69,7 +71,8 @@ def candidates(
     """
 
     def plan(piece: int | None, places: int | None) -> Plan:
-        return measured_plan(number, sizes, wanted, piece, places, measured=measured, fuses=costs.fuses)
+        return measured_plan(number, sizes, wanted, piece, places, measured=measured, fuses=costs.fuses,
+                             driven=costs.driven)  # fmt: skip
 
     default = plan(piece_bytes, credit)
     own = default.piece_bytes
