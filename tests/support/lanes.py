@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMPUTING = tuple(
     f"tests/{part}/"
     for part in ("emulated", "horovod", "job", "placement", "service", "site", "support", "tools", "worker")
-)
+) + ("tests/benchmarks/test_exposed.py",)
 """The emulated machine computes for two sockets, and has a Slurm of its own; ranks that no Slurm starts compute too."""
 EXCEPT = ("tests/job/test_script.py", "tests/placement/test_slurm_node.py")
 """They ask for the session's Slurm."""
@@ -26,6 +26,7 @@ AGAIN = ("tests/emulated/", "tests/service/test_hardening_slow.py", "tests/worke
 """Of the computing lane: what has deadlines of seconds, as most of the other lane has."""
 ONCE = (
     "tests/worker/gradients/test_gradients.py",
+    "tests/worker/gradients/test_tcp.py",
     "tests/worker/gradients/test_tuning.py",
     "tests/end_to_end/test_faults.py",
 )

@@ -312,8 +312,9 @@ def test_bfloat16_is_refused() -> None:
 # -- how they meet -----------------------------------------------------------------------------------------------------
 
 
-def test_strangers_are_not_let_in() -> None:
+def test_strangers_are_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """One says nothing, one hangs up, one says something else, one guesses; the ranks meet all the same."""
+    monkeypatch.setattr(connections, "GREETING", 1.0)
     strangers: list[socket.socket] = []
 
     def knock(rank: int, number: int, facts: list[Any]) -> None:

@@ -24,7 +24,7 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "HOROVOD_GLOO_IFACE")
 """Variables that name the interface, or several with commas between them, of which the first counts."""
 WITHIN = 60.0
 """Seconds in which all ranks have to meet."""
-GREETING = 2.0
+GREETING = 5.0
 """Seconds that one that has connected has to say who it is."""
 SECRET = 16
 """Bytes."""
