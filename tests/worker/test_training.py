@@ -70,7 +70,7 @@ def test_every_exchange_trains_the_same_model_bit_for_bit(make_run: MakeRun, lau
         {"exchange": "lockstep", "defer": False},
         {},
         {"transport": "gloo"},
-        {"transport": "tcp"},
+        {"transport": "horovod"},
     ):
         launched = launch(make_run({"communication": communication}, **MLP, epochs=2, batch_size=32), 2)
         assert launched.wait() == 0, launched.text
@@ -79,7 +79,7 @@ def test_every_exchange_trains_the_same_model_bit_for_bit(make_run: MakeRun, lau
         seen.append((digests(launched), mean_losses(launched), evaluations))
         verdicts = [(one["values"]["when"], one["values"]["result"]) for one in launched.records("verdict")]
         # What starts threads that communicate is looked at: Horovod, and torch's own group before it.
-        transport = communication.get("transport", "horovod")
+        transport = communication.get("transport", "tcp")
         looks = 4 if transport == "gloo" else 2
         assert sorted(verdicts) == [("init", "as planned")] * looks + [("steps", "as planned")] * 2
         roles = {thread["role"] for one in launched.records("verdict") for thread in roles_of(one)}
@@ -119,6 +119,17 @@ def test_told_to_stop_over_gloo_it_saves_and_ends(make_run: MakeRun, launch: Lau
     assert launched.wait() == STOPPED, launched.text
     assert processes_of(run) == []
     assert names(run / "checkpoints")[0].step == max(one["step"] for one in launched.records("step"))
+
+
+def test_ranks_that_cannot_be_reached_over_tcp_take_horovod_unless_tcp_was_asked_for(
+    make_run: MakeRun, launch: Launch
+) -> None:
+    run = make_run({"environment": {"variables": {"GLOO_SOCKET_IFNAME": "nowhere0"}}}, **MLP)
+    launched = launch(run, 2)
+    assert launched.wait() == 0, launched.text
+    said = "rank 0 cannot exchange over TCP: this host has no interface 'nowhere0'"
+    assert launched.text.count(said) == 1
+    assert {one["values"]["transport"] for one in launched.records("tuning")} == {"horovod"}
 
 
 def test_ranks_that_cannot_be_reached_over_tcp_end_with_what_to_do(make_run: MakeRun, launch: Launch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from lockstep_worker.gradients.tcp import TcpTransport
 from lockstep_worker.gradients.transport import GlooTransport, HorovodTransport, Transport
 from lockstep_worker.recipe import Recipe
 
+MOST_RANKS = 16
+"""Of a job whose gradients go over TCP where nothing is said of it: a piece is cut into a share for each rank, and the
+messages of so many cost the core that computes about what Horovod's agreement on a piece does."""
 MEETING = timedelta(seconds=GLOO_TIMEOUT)
 """How long ranks wait for each other before there is a group, as Horovod's Gloo does."""
 
@@ -52,22 +56,33 @@ def torchs_group(recipe: Recipe, ranks: int) -> Iterator[None]:
 def carrier_of(recipe: Recipe) -> Transport:
     """What carries the recipe's pieces. Over Gloo and over TCP a collective of all ranks.
 
-    A rank alone has nothing to carry, and connects to nobody. Raises ``MeetingError`` where the ranks do not reach each
-    other.
+    A rank alone has nothing to carry, and connects to nobody. Where nothing is said of it, TCP is taken by a few ranks
+    whose Horovod goes over TCP as well, and Horovod if they do not reach each other. Raises ``MeetingError`` where they
+    do not, and it was asked for.
     """
     if recipe.transport == "gloo" and dist.is_initialized():
         with _meeting():
             return GlooTransport("recipe")
     horovod = HorovodTransport("recipe")
-    if recipe.transport != "tcp" or horovod.size == 1:
+    if horovod.size == 1 or not (recipe.transport == "tcp" or _suits_tcp(recipe, horovod.size)):
         return horovod
     try:
         return TcpTransport(horovod)
-    except GradientError as error:
+    except GradientError as error:  # on all ranks alike
+        if recipe.transport == "auto":
+            if horovod.rank == 0:
+                print(f"lockstep: {error}: Horovod carries the gradients", file=sys.stderr)
+            return horovod
         raise MeetingError(
             f'communication.transport is "tcp", but {error} (or leave '
             "communication.transport out: Horovod carries the gradients then)"
         ) from error
+
+
+def _suits_tcp(recipe: Recipe, ranks: int) -> bool:
+    """Whether gradients go over TCP though nobody said so: by Horovod they would go over Gloo, and so over TCP, too."""
+    over_gloo = os.environ.get("HOROVOD_CPU_OPERATIONS") == "gloo"
+    return recipe.transport == "auto" and recipe.exchange == "lockstep" and over_gloo and ranks <= MOST_RANKS
 
 
 @contextmanager

@@ -84,8 +84,11 @@ class Recipe:
     """Who averages the gradients: ``lockstep.DistributedOptimizer``, or ``horovod``'s."""
     defer: bool = True
     """Whether an update is done when its parameters are used next, by lockstep's exchange."""
-    transport: str = "horovod"
-    """What carries lockstep's exchange: ``horovod``, ``gloo``, a process group of torch's, or ``tcp``, of our own."""
+    transport: str = "auto"
+    """What carries lockstep's exchange: ``horovod``, ``gloo``, a process group of torch's, or ``tcp``, of our own.
+
+    ``auto``: ``tcp`` for a few ranks of Horovod's over Gloo, else ``horovod`` (``carrier``).
+    """
 
     @classmethod
     def parse(cls, training: Mapping[str, Any], communication: Mapping[str, Any] = {}) -> Recipe:

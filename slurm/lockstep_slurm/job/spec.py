@@ -189,9 +189,9 @@ class Communication(Section):
     )
     transport: Literal["horovod", "gloo", "tcp"] | None = Field(
         None,
-        description="What carries lockstep's exchange: horovod (the default), gloo, a process group of torch's own, or "
-        "tcp, connections of Lockstep's own; by the latter two ranks need not agree before each piece; of a built-in "
-        "recipe",
+        description="What carries lockstep's exchange: horovod, gloo, a process group of torch's own, or tcp, "
+        "connections of Lockstep's own; by the latter two ranks need not agree before each piece. By default tcp with "
+        "backend gloo and 16 ranks at most, else horovod; of a built-in recipe",
     )
     short_slices: bool = Field(
         default=True,

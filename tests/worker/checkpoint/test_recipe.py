@@ -33,7 +33,7 @@ def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: L
     assert first.wait() == 128 + signal.SIGKILL, first.text
     resumed_at = names(run / "checkpoints")[0].step
     spec = json.loads((run / "spec.json").read_text())
-    spec["communication"]["transport"] = None
+    spec["communication"]["transport"] = "horovod"
     (run / "spec.json").write_text(json.dumps(spec))
     second = launch(run, 2, None, "--local-id", "here", "--restart-count", "1")
     assert second.wait() == 0, second.text
