@@ -15,10 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-COMPUTING = tuple(
-    f"tests/{part}/"
-    for part in ("emulated", "horovod", "job", "placement", "service", "site", "support", "tools", "worker")
-) + ("tests/benchmarks/test_exposed.py",)
+PARTS = ("emulated", "horovod", "job", "placement", "service", "site", "support", "tools", "worker")
+COMPUTING = ("tests/benchmarks/test_exposed.py", *(f"tests/{part}/" for part in PARTS))
 """The emulated machine computes for two sockets, and has a Slurm of its own; ranks that no Slurm starts compute too."""
 EXCEPT = ("tests/job/test_script.py", "tests/placement/test_slurm_node.py")
 """They ask for the session's Slurm."""
