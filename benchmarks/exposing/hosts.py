@@ -19,8 +19,8 @@ from benchmarks.side_by_side.arms import LEAKING, MALLOC, PATIENCE
 from lockstep_slurm.cluster import Host, Network, network
 from lockstep_slurm.errors import LockstepError
 
-ANSWER_WITHIN = 300.0
-"""Seconds."""
+ANSWER_WITHIN = 900.0
+"""Seconds: the longest question is to make the 67 steps behind the comparison, of some 4 s each (VGG-16)."""
 MASTER_PORT = 29400
 """Of torch's store, on the first host: nobody else is there."""
 FASTEST = 1e11
