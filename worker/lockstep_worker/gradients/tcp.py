@@ -264,6 +264,7 @@ class TcpTransport:
     def _sum(self, shares: dict[int, np.ndarray[Any, Any]], own: np.ndarray[Any, Any]) -> None:
         """In the order of the ranks, whoever was first: the same bits in every run."""
         in_order = [shares.get(rank, own) for rank in range(self.size)]
+        # The first two may change places: where this rank is one of them, its own share takes the sum.
         total = own if self.rank < 2 else in_order[0]
         with np.errstate(all="ignore"):  # what is not finite is the training's to judge
             np.add(in_order[0], in_order[1], out=total)
