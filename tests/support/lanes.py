@@ -24,6 +24,7 @@ AGAIN = ("tests/emulated/", "tests/service/test_hardening_slow.py", "tests/worke
 """Of the computing lane: what has deadlines of seconds, as most of the other lane has."""
 ONCE = (
     "tests/worker/gradients/test_gradients.py",
+    "tests/worker/gradients/test_connections.py",
     "tests/worker/gradients/test_tcp.py",
     "tests/worker/gradients/test_tuning.py",
     "tests/end_to_end/test_faults.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import socket
 import threading
@@ -14,73 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from lockstep_worker.addresses import this_host
-from lockstep_worker.errors import MeetingError
-from lockstep_worker.gradients import connections
-from lockstep_worker.gradients.connections import connect_all
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.exchange import Exchange
 from lockstep_worker.gradients.tcp import AT_ONCE, HEADER, TcpTransport
 from lockstep_worker.gradients.transport import name_of
-
-Gathered = Callable[[int, int, list[Any]], None]
-"""Called by each rank as (rank, which gather of this rank it is, facts), before it goes on."""
-
-
-class Base:
-    """Tells the facts of ranks that are threads."""
-
-    carried_by = "threads"
-
-    def __init__(self, size: int, then: Gathered | None = None) -> None:
-        self.size = size
-        self._facts: list[Any] = [None] * size
-        self._barrier = threading.Barrier(size, timeout=60)
-        self._then = then
-
-    def of(self, rank: int) -> BaseOfRank:
-        return BaseOfRank(self, rank)
-
-    def gather(self, rank: int, number: int, fact: Any) -> list[Any]:
-        self._facts[rank] = fact
-        self._barrier.wait()
-        found = list(self._facts)
-        self._barrier.wait()
-        if self._then is not None:
-            self._then(rank, number, found)
-        return found
-
-
-class BaseOfRank:
-    carried_by = "threads"
-
-    def __init__(self, base: Base, rank: int) -> None:
-        self.base, self.rank, self.size = base, rank, base.size
-        self.gathered = 0
-
-    def gather(self, fact: Any) -> list[Any]:
-        self.gathered += 1
-        return self.base.gather(self.rank, self.gathered, fact)
-
-
-def on_ranks(size: int, do: Callable[[BaseOfRank], Any], then: Gathered | None = None) -> list[Any]:
-    """What each rank returns, or the error that it raised."""
-    base = Base(size, then)
-    found: list[Any] = [None] * size
-
-    def run(rank: int) -> None:
-        try:
-            found[rank] = do(base.of(rank))
-        except BaseException as error:
-            found[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(120)
-    assert not any(one.is_alive() for one in threads), "a rank hangs"
-    return found
+from support.gradients.threads import BaseOfRank, on_ranks
 
 
 def over_tcp(size: int, do: Callable[[TcpTransport], Any]) -> list[Any]:
@@ -307,100 +244,6 @@ def test_bfloat16_is_refused() -> None:
         assert name_of(transport) == "tcp"
 
     assert over_tcp(1, run) == [None]
-
-
-# -- how they meet -----------------------------------------------------------------------------------------------------
-
-
-def test_strangers_are_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One says nothing, one hangs up, one says something else, one guesses; the ranks meet all the same."""
-    monkeypatch.setattr(connections, "GREETING", 1.0)
-    strangers: list[socket.socket] = []
-
-    def knock(rank: int, number: int, facts: list[Any]) -> None:
-        if rank == 1 and number == 2:
-            for said in (b"", None, b"GET / HTTP/1.1\r\n\r\n" * 4, connections.HELLO.pack(b"lockstep", 1, b"0" * 16)):
-                place = facts[0]["made"]
-                one = socket.create_connection((place["address"], place["port"]), 10)
-                if said is None:
-                    one.close()
-                    continue
-                strangers.append(one)
-                one.sendall(said)
-
-    def run(base: BaseOfRank) -> bytes:
-        found = connect_all(base.rank, base.size, base.gather)
-        (one,) = found.values()
-        one.setblocking(True)
-        one.sendall(b"hello")
-        return one.recv(5, socket.MSG_WAITALL)
-
-    assert on_ranks(2, run, then=knock) == [b"hello", b"hello"]
-    for one in strangers:
-        one.settimeout(10)
-        with contextlib.suppress(ConnectionResetError):
-            assert one.recv(100) == b""
-        one.close()
-
-
-def pretends(base: BaseOfRank, port: int) -> None:
-    """A rank that says it listens there, and that it has met the others."""
-    for made in ({"host": this_host().document(), "address": "127.0.0.1"},
-                 {"address": "127.0.0.1", "port": port, "secret": "00" * connections.SECRET}, None):  # fmt: skip
-        base.gather({"made": made, "wrong": None})
-
-
-def test_a_rank_that_does_not_come_is_named() -> None:
-    def run(base: BaseOfRank) -> Any:
-        if base.rank == 1:
-            return pretends(base, 9)
-        return connect_all(base.rank, base.size, base.gather, within=0.2)
-
-    assert "rank 0 cannot exchange over TCP: of ranks 1 none came to 127.0.0.1 in time" in str(on_ranks(2, run)[0])
-
-
-def test_what_goes_wrong_on_one_rank_is_raised_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody goes on alone, into collectives that the others do not come to."""
-    wrong = MeetingError("no route to anybody")
-
-    def only_of_the_last(own: str, _hosts: Any) -> str:
-        if own == "2":
-            raise wrong
-        return "127.0.0.1"
-
-    monkeypatch.setattr(connections, "meeting_address", only_of_the_last)
-    for found in on_ranks(3, lambda base: connect_all(base.rank, base.size, base.gather)):
-        assert isinstance(found, GradientError)
-        assert "rank 2 cannot exchange over TCP: no route to anybody" in str(found)
-
-
-def test_whoever_listens_has_to_know_the_secret() -> None:
-    """Somebody else at the address of a rank that has ended is not taken for it."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-
-        def impostor() -> None:
-            one, _ = other.accept()
-            with one:
-                one.recv(connections.HELLO.size, socket.MSG_WAITALL)
-                one.sendall(b"x" * connections.SECRET)
-
-        thread = threading.Thread(target=impostor)
-        thread.start()
-
-        def run(base: BaseOfRank) -> Any:
-            if base.rank == 0:
-                return pretends(base, other.getsockname()[1])
-            return connect_all(base.rank, base.size, base.gather, within=10)
-
-        found = on_ranks(2, run)
-        thread.join()
-    assert "is not rank 0" in str(found[1])
-
-
-def test_an_interface_that_is_not_there_is_named_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0,lo")
-    for found in on_ranks(2, lambda base: connect_all(base.rank, base.size, base.gather)):
-        assert "this host has no interface 'nosuch0'" in str(found)
 
 
 # -- the exchange whose thread drives it -------------------------------------------------------------------------------
