@@ -13,7 +13,7 @@ from lockstep_service.tables import JobRow
 from lockstep_slurm.client.protocol import Submission
 from lockstep_slurm.job import beneath, library
 from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import begin_start, check_run_directory, make_run_directory, write_whole
+from lockstep_slurm.job.rundir import REPORT, begin_start, check_run_directory, make_run_directory, write_whole
 from lockstep_slurm.job.script import spec_of
 
 _LONGEST_REPORT = 1 << 16
@@ -25,8 +25,7 @@ def prepare(row: JobRow, url: str | None, *, hold: bool) -> tuple[Submission, st
 
     ``url``: where the ranks ship to; None where they are not to. Raises ``RunDirectoryError`` or ``OSError``.
     """
-    run = _run_directory(row)
-    token = _report(run, row, url)
+    run, token = _run_directory(row, None if _by_files(row) else url)
     submission = Submission(
         script=run / "job.sbatch",
         name=slurm_name(row.name, row.id),
@@ -38,24 +37,24 @@ def prepare(row: JobRow, url: str | None, *, hold: bool) -> tuple[Submission, st
     return submission, token
 
 
-def _run_directory(row: JobRow) -> Path:
+def _run_directory(row: JobRow, url: str | None) -> tuple[Path, str | None]:
+    """The run directory, with where the ranks ship, and a token for them; that where it is a new one."""
     run = Path(row.run_dir)
-    if run.exists():
-        run = check_run_directory(run)
-    else:
+    token = new_token() if url is not None else None
+    report = json.dumps({"url": url, "token": token})
+    if not run.exists():
         # What the ranks read is what the script carries: with what the site filled in.
-        run = make_run_directory(run.parent, row.id, spec_of(row.script) or row.spec, row.script, by_hand=False)
+        spec = spec_of(row.script) or row.spec
+        told = report if token is not None else None
+        run = make_run_directory(run.parent, row.id, spec, row.script, by_hand=False, report=told)
+    else:
+        run = check_run_directory(run)
+        if row.token_hash is not None and (run / REPORT).exists():
+            token = None
+        if token is not None:
+            write_whole(run / REPORT, report)
     # A script that was stored before an upgrade starts what was the library then, which may make no folders itself.
-    return run if library.name() in row.script else begin_start(run)
-
-
-def _report(run: Path, row: JobRow, url: str | None) -> str | None:
-    """Writes where and with which token the ranks ship; returns a new token, or None where there is to be none."""
-    if url is None or _by_files(row) or (row.token_hash is not None and (run / "report.json").exists()):
-        return None
-    token = new_token()
-    write_whole(run / "report.json", json.dumps({"url": url, "token": token}))
-    return token
+    return run if library.name() in row.script else begin_start(run), token
 
 
 def _by_files(row: JobRow) -> bool:
@@ -72,7 +71,7 @@ def refresh_reports(app: Application) -> None:
     with app.database.reading() as session:
         rows = worklists.unfinished(session)
     for row in rows:
-        file = Path(row.run_dir) / "report.json"
+        file = Path(row.run_dir) / REPORT
         try:
             known = json.loads(beneath.read_file(file.parent, file.name, limit=_LONGEST_REPORT))
             if known["url"] != url:

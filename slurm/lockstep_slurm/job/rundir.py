@@ -11,6 +11,8 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -26,6 +28,8 @@ _AFTER_CLAIMS = ("rendezvous", "spool", "placement")
 FOLDERS = (CLAIMS, *_AFTER_CLAIMS, "checkpoints", "exit")
 """Those that a start of the script makes: a submission waits for no more files than it needs."""
 NOTES = "by-slurm-id"
+REPORT = "report.json"
+"""Where its ranks ship to, and with which token."""
 STOPPED = 85
 """Exit code of a training that was told to stop and go on later, and has saved (HTCondor's for the same)."""
 START_LIMIT = 2000
@@ -105,10 +109,13 @@ class Exit:
 _Record = TypeVar("_Record", Claim, Exit)
 
 
-def make_run_directory(runs: Path, job_id: str, spec_json: str, script: str, *, by_hand: bool) -> Path:
+def make_run_directory(
+    runs: Path, job_id: str, spec_json: str, script: str, *, by_hand: bool, report: str | None = None
+) -> Path:
     """Makes ``<runs>/<job_id>`` with the spec, the script and its origin, all of it or nothing; returns its path.
 
-    ``by_hand``: it is the start of a script that makes it, so the folders of a start are in it as well.
+    ``by_hand``: it is the start of a script that makes it, so the folders of a start are in it as well. ``report``: the
+    text of its ``report.json``, where it has one from the beginning.
 
     Raises ``RunDirectoryError`` when it exists, when ``job_id`` is none, or when the file system refuses.
     """
@@ -122,10 +129,9 @@ def make_run_directory(runs: Path, job_id: str, spec_json: str, script: str, *, 
         try:
             for name in (LOGS, *FOLDERS) if by_hand else (LOGS,):
                 (partial / name).mkdir(mode=0o700)
-            _write(partial / "spec.json", spec_json)
-            _write(partial / "job.sbatch", script)
             origin = {"version": 1, "job_id": job_id, "by_hand": by_hand, "created": time.time()}
-            _write(partial / "origin.json", json.dumps(origin))
+            texts = {"spec.json": spec_json, "job.sbatch": script, "origin.json": json.dumps(origin)}
+            _write({partial / name: text for name, text in (texts | ({REPORT: report} if report else {})).items()})
             # Renaming onto a folder that is not empty fails, so of two makers of one id the second is told.
             partial.rename(final)
         except OSError:
@@ -204,20 +210,27 @@ def write_whole(path: Path, text: str) -> None:
     """Writes ``path`` so that a reader sees all of it or none: another name, flushed, then renamed. Mode 0600."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        _write(partial, text)
+        _write({partial: text})
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file that is not there yet, and flushes it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def _write(texts: Mapping[Path, str]) -> None:
+    """Writes files that are not there yet, and flushes them.
+
+    Flushed once all are written: a file that is made right behind a flush waits for the file system's journal.
+    """
+    with ExitStack() as stack:
+        files = []
+        for path, text in texts.items():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            files.append(stack.enter_context(os.fdopen(descriptor, "w", encoding="utf-8")))
+            files[-1].write(text)
+            files[-1].flush()
+        for file in files:
+            os.fsync(file.fileno())
 
 
 def claim_file(run: Path, fence: int) -> Path:
