@@ -20,6 +20,8 @@ AGAIN = 0.1
 """Seconds from one submission's answer to the next: as several people do who know nothing of the outage."""
 RUNNING, WAITING = 3, 6
 """Jobs of either kind before the outage: those run and those wait throughout it."""
+P95 = 0.150
+"""Seconds, of a submission's answer: so that nobody who submits notices the outage."""
 PATIENCE = 900.0
 """Seconds for anything that has to come: hundreds of trainings, at the end."""
 MAY_CHANGE = frozenset({"stale_since", "observed_at", "last"})
@@ -107,8 +109,9 @@ def measure(form: Form, say: Say, *, client: str = "command") -> Away:
 
 
 def findings(away: Away) -> list[str]:
-    """What is not as it should be, but for times, which are the machine's as well."""
+    """What is not as it should be."""
     checks = [
+        (away.p95 < P95, f"a submission took {away.p95 * 1000:.0f} ms (p95) while slurmctld was down"),
         (away.refused == 0, f"{away.refused} submissions were refused while slurmctld was down"),
         (not away.changed, "; ".join(away.changed)),
         (away.stale == away.before, f"{away.stale} of {away.before} jobs showed that they are stale"),

@@ -68,6 +68,27 @@ class Happened:
     happened_all_the_same: int = 0
     """Of these, those that Slurm had taken: the service found the job, at once or when a second copy was held."""
 
+    def least(self, form: Form) -> dict[str, tuple[int, int]]:
+        """What has to have gone wrong, or the run shows less than it says: each with how often it did, and should."""
+        return {
+            "kills": (self.kills, form.kills),
+            "terminations": (self.terminations, form.terminations + 2),  # the full table's own are two
+            "stops": (self.stops, form.stops),
+            "full_disks": (self.full_disks, 1),
+            "full_tables": (self.full_tables, 1),
+            "refused_by_limit": (self.refused_by_limit, 1),
+            "turned_away": (self.turned_away, 1),
+            "happened_all_the_same": (self.happened_all_the_same, form.happened),
+        }
+
+    def findings(self, form: Form) -> list[str]:
+        """What went wrong too seldom, in words."""
+        return [
+            f"{name}: {found}, and the run was to have {wanted} at least"
+            for name, (found, wanted) in self.least(form).items()
+            if found < wanted
+        ]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -368,7 +389,13 @@ def perform(form: Form, seed: int, say: Say = lambda _part, _what: None, *, keep
             count=counted,
             happened=run.happened,
             tries=dict(sorted(answers.tries.items())),
-            findings=[*run.trouble, *answers.findings, *counted.findings, *run.reasons()],
+            findings=[
+                *run.trouble,
+                *answers.findings,
+                *counted.findings,
+                *run.reasons(),
+                *run.happened.findings(form),
+            ],
             seconds=time.monotonic() - began,
             folder=run.folder,
         )

@@ -33,10 +33,16 @@ class Form:
     burst: int
     measured: int
     """Submissions while slurmctld is down, of which each one's time is taken."""
+    happened: int
+    """Submits of which nobody answered and that had happened all the same, at least: so few stops may bring none."""
 
 
-FULL = Form(submissions=1000, kills=40, terminations=4, stops=5, limit=50, outstanding=90, burst=30, measured=100)
-SHORT = Form(submissions=100, kills=6, terminations=1, stops=1, limit=6, outstanding=14, burst=6, measured=0)
+FULL = Form(
+    submissions=1000, kills=40, terminations=4, stops=5, limit=50, outstanding=90, burst=30, measured=100, happened=1
+)  # fmt: skip
+SHORT = Form(
+    submissions=100, kills=6, terminations=1, stops=1, limit=6, outstanding=14, burst=6, measured=0, happened=0
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from faults.evidence import Count, completions, count
+from faults.run import Happened
+from faults.schedule import FULL, SHORT
 
 RUN: dict[str, Any] = {
     "answered": {0: {"a"}, 1: {"b"}},
@@ -79,3 +81,16 @@ def test_a_line_that_cannot_be_read_is_not_left_out() -> None:
 
 def test_what_is_wanted_is_exact() -> None:
     assert replace(counted(), submissions=3).findings != []
+
+
+def test_a_run_in_which_too_little_went_wrong_says_so() -> None:
+    enough = Happened(
+        kills=40, terminations=6, stops=5, full_disks=1, full_tables=1, refused_by_limit=3, turned_away=9,
+        lost_answers=4, happened_all_the_same=1,
+    )  # fmt: skip
+    assert enough.findings(FULL) == []
+    assert replace(enough, kills=39, happened_all_the_same=0).findings(FULL) == [
+        "kills: 39, and the run was to have 40 at least",
+        "happened_all_the_same: 0, and the run was to have 1 at least",
+    ]
+    assert len(Happened().findings(SHORT)) == 7
