@@ -13,7 +13,8 @@ import pytest
 from clients.conftest import OwnCluster, Wrap
 from clients.desk import Desk, stopped, until
 from lockstep_slurm.client import CommandClient
-from lockstep_slurm.client.protocol import SlurmRefusedError, SlurmUnavailableError
+from lockstep_slurm.client.protocol import SlurmRateLimitedError, SlurmRefusedError, SlurmUnavailableError
+from lockstep_slurm.client.refusals import meaning
 
 
 class TestHowCommandsAreCalled:
@@ -93,6 +94,45 @@ class TestHowCommandsAreCalled:
         done = subprocess.run(argv, env=environment, check=True, timeout=30, capture_output=True, text=True)
         desk.submitted.append(int(done.stdout))
         return int(done.stdout)
+
+
+class TestSubmitsThatDie:
+    @pytest.mark.parametrize(
+        ("end", "words"),
+        [
+            ("kill -KILL $$", "was ended by SIGKILL, without a word"),
+            ("echo 'line 3: 71 Killed' >&2; exit 137", "was ended by SIGKILL: line 3"),
+            ("exit 1", "ended with exit code 1, without a word"),
+            ("echo 17; exit 3", "printed a job id: '17'"),
+        ],
+    )
+    def test_one_that_says_no_no_may_have_happened(self, command_desk: Desk, wrap: Wrap, end: str, words: str) -> None:
+        wrap("sbatch", f'"$REAL" "$@" > /dev/null\n{end}')
+        submission = command_desk.submission(hold=True)
+        with pytest.raises(SlurmUnavailableError, match=words):
+            command_desk.client.submit(submission)
+        (job,) = command_desk.client.find(submission.name)
+        command_desk.submitted.append(job.id)
+
+
+class TestRateLimit:
+    # What the commands say in the end; before, they wait and ask again by themselves.
+    SAID = "Rate limit exceeded, please retry later"
+
+    def test_a_submit_was_refused_and_anything_else_was_not_answered(self, command_desk: Desk, wrap: Wrap) -> None:
+        wrap("sbatch", f"echo 'sbatch: error: Batch job submission failed: {self.SAID}' >&2; exit 1")
+        wrap("scancel", f"echo 'scancel: error: Kill job error on job id 1: {self.SAID}' >&2; exit 1")
+        with pytest.raises(SlurmRefusedError, match=self.SAID) as refused:
+            command_desk.client.submit(command_desk.submission())
+        assert meaning(str(refused.value)) == "cluster"
+        with pytest.raises(SlurmRateLimitedError, match=self.SAID):
+            command_desk.client.cancel(1)
+
+    def test_a_submit_that_tried_again_by_itself_may_have_happened(self, command_desk: Desk, wrap: Wrap) -> None:
+        wrap("sbatch", f"echo 'sbatch: error: {self.SAID}' >&2; kill -KILL $$")
+        with pytest.raises(SlurmUnavailableError) as caught:
+            command_desk.client.submit(command_desk.submission())
+        assert type(caught.value) is SlurmUnavailableError
 
 
 class TestNoAnswer:

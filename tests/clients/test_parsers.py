@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lockstep_slurm.client import jobcomp, sacct, sbatch, scontrol, squeue, values
 from lockstep_slurm.client.protocol import SlurmRefusedError, SlurmUnavailableError, SlurmUnknownJobError
-from lockstep_slurm.client.runner import Answer, refusal, words
+from lockstep_slurm.client.runner import Answer, failure, words
 from lockstep_slurm.client.squeue import RECORD, UNIT
 
 
@@ -225,12 +225,22 @@ class TestFailures:
 
     def test_the_words_of_a_refusal_are_slurms(self) -> None:
         answer = Answer(1, "", "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job failed\n")
-        said = refusal("sbatch", answer)
+        said = failure("sbatch", answer)
         assert isinstance(said, SlurmRefusedError)
         assert "invalid partition specified: x; sbatch: error: Batch job failed" in str(said)
 
     def test_an_invalid_job_id_is_an_unknown_job(self) -> None:
-        assert isinstance(refusal("scontrol", Answer(1, "", "Invalid job id specified")), SlurmUnknownJobError)
+        assert isinstance(failure("scontrol", Answer(1, "", "Invalid job id specified")), SlurmUnknownJobError)
+
+    @pytest.mark.parametrize(
+        ("code", "said"), [(-9, ""), (-9, "error: no"), (137, "error: no"), (-40, ""), (1, ""), (225, "")]
+    )
+    def test_of_a_command_that_died_or_says_nothing_nothing_is_known(self, code: int, said: str) -> None:
+        assert isinstance(failure("scancel", Answer(code, "", said)), SlurmUnavailableError)
+
+    def test_an_exit_code_that_is_no_signals_is_a_no_where_words_say_it(self) -> None:
+        # scancel ends with what is left of Slurm's error number (22.05).
+        assert isinstance(failure("scancel", Answer(225, "", "error: no")), SlurmRefusedError)
 
     def test_a_failure_without_a_word_says_its_exit_code(self) -> None:
         assert words(Answer(3, "", "")) == "exit code 3, without a word"

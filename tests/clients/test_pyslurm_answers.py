@@ -9,11 +9,13 @@ import pytest
 from clients.stand_in import StandIn, is_gone, pid_of
 from lockstep_slurm.client.protocol import (
     SlurmError,
+    SlurmRateLimitedError,
     SlurmRefusedError,
     SlurmUnavailableError,
     SlurmUnknownJobError,
 )
 from lockstep_slurm.client.pyslurm_process import PySlurmProcess
+from lockstep_slurm.client.refusals import meaning
 from lockstep_slurm.client.runner import is_no_answer
 
 NO_ANSWER = [
@@ -89,6 +91,19 @@ class TestAnswers:
         stand_in.ping_does(f"raise RPCError('Success', {number})")
         with pytest.raises(SlurmUnavailableError, match="Success"):
             process.ask("ping")
+
+    def test_where_slurm_is_asked_too_often_a_submit_was_refused_and_anything_else_was_not_answered(
+        self, stand_in: StandIn, process: PySlurmProcess
+    ) -> None:
+        # The number is of the way to Slurm; but it says that Slurm has done nothing.
+        stand_in.ping_does("raise RPCError('Rate limit exceeded, please retry later', 1805)")
+        with pytest.raises(SlurmRefusedError, match="later") as refused:
+            process.ask("submit", fields={"environment": {}}, limits=[], bootstrap=True)
+        assert meaning(str(refused.value)) == "cluster"
+        first = pid_of(process)
+        with pytest.raises(SlurmRateLimitedError):
+            process.ask("ping")
+        assert process.pid == first  # a new one would ask Slurm more
 
     def test_what_pyslurm_cannot_put_into_a_description_is_refused(
         self, stand_in: StandIn, process: PySlurmProcess

@@ -19,6 +19,10 @@ class SlurmUnavailableError(SlurmError):
     """No answer could be had (controller down, time-out): nothing is known, and a submit may still happen later."""
 
 
+class SlurmRateLimitedError(SlurmUnavailableError):
+    """Slurm is asked too often, and has done nothing of this: unlike after silence, nothing may still happen."""
+
+
 class SlurmRefusedError(SlurmError):
     """Slurm answered, and the answer was no: nothing was submitted or changed.
 

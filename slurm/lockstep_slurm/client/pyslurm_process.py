@@ -22,8 +22,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from lockstep_slurm.client import pyslurm_child
-from lockstep_slurm.client.protocol import SlurmError, SlurmUnavailableError
-from lockstep_slurm.client.runner import clean_environment, is_no_answer, refusal_in_words
+from lockstep_slurm.client.protocol import (
+    SlurmError,
+    SlurmRateLimitedError,
+    SlurmRefusedError,
+    SlurmUnavailableError,
+)
+from lockstep_slurm.client.runner import clean_environment, is_no_answer, is_rate_limited, refusal_in_words
 
 _LAST_WORDS = 4000
 """Bytes of its standard error that an error quotes from."""
@@ -80,7 +85,7 @@ class PySlurmProcess:
             if "error" not in reply:
                 return reply["answer"]
             error = _error(what, reply)
-            if isinstance(error, SlurmUnavailableError):
+            if isinstance(error, SlurmUnavailableError) and not isinstance(error, SlurmRateLimitedError):
                 # The next one reads slurm.conf again, and the modules where they were not there.
                 self._end()
             raise error
@@ -213,6 +218,9 @@ def _error(what: str, reply: dict[str, Any]) -> SlurmError:
     if reply["by"] == "import":
         return PySlurmImportError(f"{words}; is it built for the Slurm that is installed here?")
     if reply["by"] == "slurm":
+        if is_rate_limited(reply["error"]):
+            # It has done nothing: a submit may be made again, and all else waits as if nobody had answered.
+            return SlurmRefusedError(words) if what == "submit" else SlurmRateLimitedError(words)
         number = reply.get("number")
         # Where Slurm's library only says that it failed, pyslurm takes errno for the reason, which may be anybody's.
         answered = any(number in span for span in _NUMBERS_OF_A_NO) and not is_no_answer(reply["error"])

@@ -20,7 +20,9 @@ _TABLE: Final[tuple[tuple[Meaning, str], ...]] = (
     ("own limits", r"\b(Assoc|QOS)(Max|Grp)SubmitJobs?(PerUser|PerAccount)?Limit\b"),
     ("own limits", r"breached requested QOS usage threshold"),
     ("cluster", r"job queue full|unable to accept job|temporarily disabled|Unable to create job record"),
-    ("cluster", r"I/O error writing script/environment"),
+    ("cluster", r"I/O error writing script/environment|rate limit exceeded"),
+    # It was written a moment before, so it is the file system that hiccups.
+    ("unclear", r"Unable to open file|Batch script (is empty|contains only whitespace)|cannot be read"),
     ("cluster", r"presently disabled|submissions disabled|try a different controller|DB index is being set"),
     ("resources", r"nodes are busy|configuration not available now|node not available|partition not available"),
     ("resources", r"Partition in DOWN state|reservation (is in use|not usable now)|maintenance reservation"),
@@ -33,8 +35,8 @@ _TABLE: Final[tuple[tuple[Meaning, str], ...]] = (
     ("unclear", r"Job violates accounting/QOS policy"),
     # The controller's directory of users may not answer just now.
     ("unclear", r"Invalid (user|group) id"),
-    ("for good", r"\binvalid\b|unrecognized option|option requires an argument|is no batch script|cannot be read"),
-    ("for good", r"does not look like a batch script|DOS line breaks|Unable to open file|has a backslash"),
+    ("for good", r"\binvalid\b|unrecognized option|option requires an argument|is no batch script"),
+    ("for good", r"does not look like a batch script|DOS line breaks|has a backslash"),
     ("for good", r"No partition specified|Access/permission denied|not permitted to use this partition"),
     ("for good", r"nodes not in this partition|More processors requested than permitted|more tasks than available"),
     ("for good", r"Job size specification needs|Job script not specified|other parameter too long"),

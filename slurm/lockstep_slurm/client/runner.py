@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockstep_slurm.client.protocol import SlurmRefusedError, SlurmUnavailableError, SlurmUnknownJobError
+from lockstep_slurm.client.protocol import (
+    SlurmError,
+    SlurmRateLimitedError,
+    SlurmRefusedError,
+    SlurmUnavailableError,
+    SlurmUnknownJobError,
+)
 
 ALLOWED = ("PATH", "HOME", "USER", "LANG")
 """What a Slurm command gets of this process's environment; with SLURM_CONF it is all that it gets."""
@@ -25,7 +31,7 @@ _NO_ANSWER = re.compile(
     r"unable to contact slurm|socket timed out|zero bytes were transmitted|communication (connection|shutdown) failure"
     r"|connection (refused|timed out|reset)|no route to host|network is unreachable|broken pipe"
     r"|in standby mode|authentication error|munge encode failed|unexpected message received"
-    r"|temporarily unable to accept|resource temporarily unavailable|rate limit"
+    r"|temporarily unable to accept|resource temporarily unavailable"
     r"|problem talking to the database|failed to open persistent connection"
     r"|message (send|receive) failure|incompatible versions of client|i/o stream version number error"
     r"|protocol authentication error|insane message length|can't find an address|unexpected missing socket"
@@ -37,6 +43,11 @@ _NO_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _UNKNOWN_JOB = re.compile(r"invalid job id", re.IGNORECASE)
+# slurm_strerror of SLURMCTLD_COMMUNICATIONS_BACKOFF (23.02 on) and _HARD_DROP (24.05 on): slurmctld did nothing of it.
+# After the first, Slurm's commands wait and ask again by themselves; after the second they end.
+_RATE_LIMITED = re.compile(r"rate limit exceeded", re.IGNORECASE)
+_SHELL_ADDS = 128
+"""What a shell adds to a signal's number in the exit code of a command that it ended."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Runner:
         standard error.
 
         ``SlurmUnavailableError`` after ``timeout`` seconds (all its processes are ended then), when there is no such
-        command or no configuration, and when what it says on standard error means that nobody answered.
+        command or no configuration, and when what it says means that nobody answered, or that Slurm is asked too often.
         """
         environment = clean_environment(self._slurm_conf) | (extra or {})
         conf = environment.get("SLURM_CONF")
@@ -124,15 +135,20 @@ class Runner:
         except OSError as error:
             raise SlurmUnavailableError(f"{argv[0]} could not be started: {error}") from error
         answer = _finish(process, argv[0], self._timeout, began=began, told=told, stop_at=stop_at)
-        if answer.code != 0 and not answer.stopped and is_no_answer(answer.err + answer.out):
-            raise SlurmUnavailableError(f"{argv[0]}: {words(answer)}")
+        if answer.code != 0 and not answer.stopped:
+            if is_no_answer(answer.err + answer.out):
+                raise SlurmUnavailableError(f"{argv[0]}: {words(answer)}")
+            if is_rate_limited(answer.err + answer.out):
+                # What ended otherwise than by that answer may have asked again.
+                sure = not answer.out.strip() and _signal(answer.code) is None
+                raise (SlurmRateLimitedError if sure else SlurmUnavailableError)(f"{argv[0]}: {words(answer)}")
         return answer
 
     def ask(self, argv: Sequence[str], *, extra: dict[str, str] | None = None, folder: Path | None = None) -> str:
         """Like ``run``, and returns standard output; an exit code other than 0 is an error with Slurm's words."""
         answer = self.run(argv, extra=extra, folder=folder)
         if answer.code != 0:
-            raise refusal(argv[0], answer)
+            raise failure(argv[0], answer)
         return answer.out
 
 
@@ -190,14 +206,39 @@ def _listen(process: subprocess.Popen[bytes], stop_at: re.Pattern[bytes], end: f
     return said[out], said[err], False
 
 
-def refusal(name: str, answer: Answer) -> SlurmRefusedError | SlurmUnknownJobError:
-    """The error for an answer that was no."""
-    return refusal_in_words(f"{name}: {words(answer)}")
+def failure(name: str, answer: Answer) -> SlurmError:
+    """The error for an exit code other than 0: a no has words.
+
+    Of a command that a signal ended (it was killed for want of memory, or by an administrator), itself or under a
+    site's wrapper script, or that says nothing at all, nobody knows what it had done by then.
+    """
+    silent = not (answer.out + answer.err).strip()
+    ended_by = _signal(answer.code)
+    if ended_by is None and not silent:
+        return refusal_in_words(f"{name}: {words(answer)}")
+    how = f"was ended by {ended_by}" if ended_by is not None else f"ended with exit code {answer.code}"
+    return SlurmUnavailableError(f"{name} {how}{', without a word' if silent else f': {words(answer)}'}")
+
+
+def _signal(code: int) -> str | None:
+    """The signal that ended a command of this exit code, where one did, as a shell tells it of its children too."""
+    number = -code if code < 0 else code - _SHELL_ADDS
+    if code >= 0 and number not in signal.valid_signals():
+        return None
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals, which have no names
+        return f"signal {number}"
 
 
 def is_no_answer(said: str) -> bool:
     """Whether Slurm's words of a failure mean that nobody answered."""
     return _NO_ANSWER.search(said) is not None
+
+
+def is_rate_limited(said: str) -> bool:
+    """Whether Slurm's words of a failure mean that it was asked too often: it has done nothing of what it was asked."""
+    return _RATE_LIMITED.search(said) is not None and not is_no_answer(said)
 
 
 def refusal_in_words(said: str) -> SlurmRefusedError | SlurmUnknownJobError:

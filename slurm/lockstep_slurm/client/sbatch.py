@@ -8,11 +8,12 @@ from lockstep_slurm.client import values
 from lockstep_slurm.client.protocol import (
     SlurmError,
     SlurmForecast,
+    SlurmRateLimitedError,
     SlurmRefusedError,
     SlurmUnavailableError,
     Submission,
 )
-from lockstep_slurm.client.runner import Runner, refusal, words
+from lockstep_slurm.client.runner import Runner, failure, words
 from lockstep_slurm.client.squeue import EPOCH
 
 # What sbatch prints to --test-only: Job 17 to start at TIME using 2 processors on nodes node[1-2] in partition main
@@ -37,16 +38,20 @@ def submit(runner: Runner, submission: Submission) -> int:
         raise SlurmRefusedError(f"the output {submission.output} has a backslash, which Slurm cannot write; rename it")
     # Of its time format or the like nothing is set here: every SLURM_* of sbatch's environment reaches the job, even
     # with --export=NONE (22.05).
-    answer = runner.run(arguments(submission), folder=submission.directory, stop_at=_TRIES_AGAIN)
+    try:
+        answer = runner.run(arguments(submission), folder=submission.directory, stop_at=_TRIES_AGAIN)
+    except SlurmRateLimitedError as error:
+        raise SlurmRefusedError(f"{error}") from error
     if answer.stopped:
         raise _queue_full(words(answer), answer.seconds)
-    if answer.code != 0:
-        raise refusal("sbatch", answer)
     said = answer.out
     # "17" or, where the site has several clusters, "17;site".
     found = re.fullmatch(r"([0-9]+)(;.*)?", said.strip().rpartition("\n")[2])
-    if found is None:
-        raise SlurmUnavailableError(f"sbatch ended well but printed no job id: {said.strip()!r}; the job may exist")
+    if answer.code != 0 and found is None:
+        raise failure("sbatch", answer)
+    if answer.code != 0 or found is None:
+        how = "ended well but printed no job id" if found is None else f"ended with {answer.code} but printed a job id"
+        raise SlurmUnavailableError(f"sbatch {how}: {said.strip()!r}; the job may exist")
     return int(found[1])
 
 
@@ -83,7 +88,7 @@ def test(runner: Runner, script: str, name: str) -> SlurmForecast:
     argv = ["sbatch", "--test-only", f"--job-name={name}"]
     answer = runner.run(argv, extra=EPOCH, told=script.encode("utf-8"))
     if answer.code != 0:
-        raise refusal("sbatch", answer)
+        raise failure("sbatch", answer)
     return forecast(answer.err + answer.out)
 
 

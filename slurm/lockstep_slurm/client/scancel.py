@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lockstep_slurm.client.runner import Runner, refusal
+from lockstep_slurm.client.runner import Runner, failure
 
 _ENDED = re.compile(r"already (completing or completed|finished)", re.IGNORECASE)
 _ERROR = re.compile(r"error", re.IGNORECASE)
@@ -16,4 +16,4 @@ def cancel(runner: Runner, job_id: int) -> None:
     answer = runner.run(["scancel", "--verbose", str(job_id)])
     failed = answer.code != 0 or _ERROR.search(answer.err) is not None
     if failed and not _ENDED.search(answer.err):
-        raise refusal("scancel", answer)
+        raise failure("scancel", answer)
