@@ -100,6 +100,9 @@ class TestForgotten:
         assert client.find(forgotten.name) == client.finished([number]) == [forgotten]
         assert client.find(again.name) == [again]
         assert client.find(forgotten.name, again.name) == [forgotten, again]
+        # By number and name the queue has the new one alone: whatever is told the number, is told that one.
+        there = {(job.id, job.name) for job in client.queue()}
+        assert ((number, again.name) in there, (number, forgotten.name) in there) == (True, False)
         client.cancel(number)
         record = own_desk.record(number)
         assert (record.name, record.state, record.restarts) == (again.name, "CANCELLED", 0)

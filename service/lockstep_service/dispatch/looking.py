@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, object_session
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch import answers, lost, sending, worklists
 from lockstep_service.dispatch.brakes import EVERYTHING
+from lockstep_service.dispatch.ours import Numbered, in_queue, numbered
 from lockstep_service.dispatch.parallel import in_parallel
 from lockstep_service.dispatch.storing import Change, later, store
 from lockstep_service.jobs.service import BEFORE_SUBMIT
@@ -48,19 +49,20 @@ def look_for(app: Application, ids: Sequence[str]) -> tuple[int, list[str]]:
     if unseen := names.keys() - app.outbox.looked_for:
         orphans.end(unseen)
         app.outbox.looked_for |= unseen
+    copies: dict[str, list[SlurmJob]] = {row.id: [] for row in rows}
     try:
-        found = app.client.find(*names)
+        for job in app.client.find(*names):
+            if job.name in names:
+                copies[names[job.name]].append(job)
+        moment, wait = now(), pause(app)
+        steps = {row.id: lost.next_step(_known(row), copies[row.id], _started_as(row), moment, wait) for row in rows}
+        # Those that only a record tells of may have lost their numbers to others.
+        there = in_queue(app) if any(_tells(step) for step in steps.values()) else frozenset()
     except SlurmError as error:
         store(app, dict.fromkeys(names.values(), _failed(app, error)))
         return 0, []
-    copies: dict[str, list[SlurmJob]] = {row.id: [] for row in rows}
-    for job in found:
-        if job.name in names:
-            copies[names[job.name]].append(job)
-    moment, wait = now(), pause(app)
-    steps = {row.id: lost.next_step(_known(row), copies[row.id], _started_as(row), moment, wait) for row in rows}
     acting = [row for row in rows if not isinstance(steps[row.id], lost.SubmitHeld)]
-    changes = in_parallel(lambda row: _act(app, row, steps[row.id]), acting, app.settings.submit_parallel)
+    changes = in_parallel(lambda row: _act(app, row, steps[row.id], there), acting, app.settings.submit_parallel)
     store(app, {row.id: change for row, (change, _) in zip(acting, changes, strict=True)})
     again = [one for one, step in steps.items() if isinstance(step, lost.SubmitHeld)]
     return sum(dispatched for _, dispatched in changes), again
@@ -79,13 +81,21 @@ def _failed(app: Application, error: LockstepError | OSError) -> Change:
     return later(app, why)
 
 
-def _act(app: Application, row: JobRow, step: lost.Step) -> tuple[Change, bool]:
-    """Does what the step asks of Slurm; what that changes, and whether the job is in Slurm's hands then."""
+def _tells(step: lost.Step) -> bool:
+    """Whether Slurm is told something of a copy by its number."""
+    return isinstance(step, lost.Release) or (isinstance(step, lost.Adopt | lost.Withdraw) and bool(step.spare))
+
+
+def _act(app: Application, row: JobRow, step: lost.Step, there: Collection[Numbered]) -> tuple[Change, bool]:
+    """Does what the step asks of Slurm; what that changes, and whether the job is in Slurm's hands then.
+
+    ``there``: what Slurm has in its queue; of anything else nothing is told it.
+    """
     cancelled: list[int] = []
     try:
         if isinstance(step, lost.Adopt | lost.Release | lost.Withdraw):
-            cancelled = _cancel(app, row, step.spare)
-        if isinstance(step, lost.Release) and not _let_go(app, row, step.slurm_job_id):
+            cancelled = _cancel(app, row, step.spare, there)
+        if isinstance(step, lost.Release) and not _let_go(app, row, step.slurm_job_id, there):
             return answers.forget_copy, False
     except (LockstepError, OSError) as error:
         return _failed(app, error), False
@@ -102,10 +112,12 @@ def _act(app: Application, row: JobRow, step: lost.Step) -> tuple[Change, bool]:
             raise TypeError("held copies are submitted in batches, and not here")
 
 
-def _let_go(app: Application, row: JobRow, slurm_id: int) -> bool:
+def _let_go(app: Application, row: JobRow, slurm_id: int, there: Collection[Numbered]) -> bool:
     """Releases the held copy, unless its owner wants it held; whether Slurm has it as the job's now."""
     if row.user_hold:
         return True
+    if numbered(row, slurm_id) not in there:
+        return False
     try:
         app.client.release(slurm_id)
     except SlurmRefusedError:
@@ -118,10 +130,13 @@ def _let_go(app: Application, row: JobRow, slurm_id: int) -> bool:
     return True
 
 
-def _cancel(app: Application, row: JobRow, copies: Sequence[int]) -> list[int]:
+def _cancel(app: Application, row: JobRow, copies: Sequence[int], there: Collection[Numbered]) -> list[int]:
     """Cancels these copies; returns those that Slurm had."""
     cancelled = []
     for slurm_id in copies:
+        if numbered(row, slurm_id) not in there:
+            _log.info("Slurm job %d was to be cancelled, and has left the queue", slurm_id)
+            continue
         try:
             app.client.cancel(slurm_id)
             cancelled.append(slurm_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import nsmallest
@@ -29,6 +29,7 @@ from lockstep_service.dispatch.observe import (
     nodes_it_had,
     read_files,
 )
+from lockstep_service.dispatch.ours import Numbered, is_ours
 from lockstep_service.dispatch.watched import Watched, folders
 from lockstep_service.jobs import repository
 from lockstep_service.jobs.phase import ENDED, GIVEN_UP
@@ -39,7 +40,6 @@ from lockstep_slurm.client.protocol import (
     SlurmError,
     SlurmJob,
     SlurmRefusedError,
-    SlurmUnavailableError,
     SlurmUnknownJobError,
 )
 from lockstep_slurm.errors import LockstepError
@@ -54,34 +54,50 @@ _OBSERVED = 500
 
 
 def pass_on_cancels(app: Application) -> None:
-    """Asks Slurm to end the jobs whose end was asked for."""
+    """Asks Slurm to end the jobs whose end was asked for; those that are unknown, and not there, are put away."""
     with app.database.reading() as session:
         rows = worklists.to_cancel(session, app.client.kind)
     for seen in rows:
         if seen.slurm_job_id is None:
             continue
-        told: str | None = None
-        gone = False
         try:
-            app.client.cancel(seen.slurm_job_id)
-        except SlurmUnavailableError as error:
+            there, told = is_ours(app, seen), None
+            if there:
+                there, told = _cancel(app.client, seen.slurm_job_id)
+        except SlurmError as error:
             _log.warning("job %s could not be cancelled yet: %s", seen.id, error)
             return
-        except SlurmUnknownJobError:
-            _log.info("job %s was to be cancelled, and Slurm does not know it any more", seen.id)
-            gone = True
-        except SlurmRefusedError as error:
-            told = f"Slurm did not cancel it: {error}"
+        if not there and seen.phase != "unknown":
+            continue  # it has just left the queue: once its end is known, or is not to be known, there is more to do
         with app.database.writing() as session:
             row = repository.lock(session, seen.id)
-            if row is not None:
+            if row is not None and there:
                 row.cancel_sent_at = now()
                 row.reason = told or row.reason
-                if gone and row.phase == "unknown":
-                    # Slurm says in so many words that there is none, and its owner gives it up: it may be put away.
-                    row.phase, row.reason = "ended badly", GIVEN_UP
-                    row.ended_at = row.ended_seen_at = now()
+            elif row is not None and row.phase == "unknown":
+                _log.info("job %s was to be cancelled, and Slurm does not have it any more", row.id)
+                # Nobody can say how it ended, and its owner gives it up.
+                row.phase, row.reason = "ended badly", GIVEN_UP + _now_called(app, seen.slurm_job_id)
+                row.ended_at = row.ended_seen_at = now()
+            if row is not None:
                 repository.changed(session, row)
+
+
+def _now_called(app: Application, slurm_id: int) -> str:
+    """What there is to say where the number has another name: it is another job, or somebody has renamed this one."""
+    names = [name for number, name in app.watch.queue if number == slurm_id]
+    return f". Slurm's job {slurm_id} is called {names[0]!r}; if this is it, renamed, end it there" if names else ""
+
+
+def _cancel(client: SlurmClient, slurm_id: int) -> tuple[bool, str | None]:
+    """Whether Slurm has the job, and its words where it did not cancel it; ``SlurmUnavailableError`` as it comes."""
+    try:
+        client.cancel(slurm_id)
+    except SlurmUnknownJobError:
+        return False, None
+    except SlurmRefusedError as error:
+        return True, f"Slurm did not cancel it: {error}"
+    return True, None
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,8 @@ class _Answer:
     """By job id; None where neither queue nor records have a word of it."""
     silent: tuple[Watched, ...] = ()
     """Those of which it could not be asked."""
+    queue: Collection[Numbered] | None = None
+    """What its queue had, where that was told."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,8 @@ def reconcile(app: Application) -> bool | None:
     asked_at = now()
     began = time.monotonic()
     answer = _ask(app.client, jobs)
+    if answer.queue is not None or answer.silent:
+        app.watch.queue, app.watch.queue_at = answer.queue or (), None if answer.queue is None else asked_at
     # A silence is no sign of a dear question.
     app.watch.asking_seconds = 0.0 if answer.silent else time.monotonic() - began
     moved = _silence(app, answer.silent, asked_at)
@@ -137,10 +157,11 @@ def _ask(client: SlurmClient, jobs: Sequence[Watched]) -> _Answer:
     """
     told: dict[str, SlurmJob | None] = {job.id: None for job in jobs if job.slurm_job_id is None}
     missing = asked = [job for job in jobs if job.slurm_job_id is not None]
+    seen: Collection[Numbered] | None = None
     try:
         if asked:
             queue = {(job.id, job.name): job for job in client.queue()}
-            missing = []
+            seen, missing = queue.keys(), []
             for job in asked:
                 if (found := queue.get((job.slurm_job_id or 0, job.name))) is not None:
                     told[job.id], job.missed_at = found, None
@@ -161,8 +182,8 @@ def _ask(client: SlurmClient, jobs: Sequence[Watched]) -> _Answer:
             told |= {job.id: known.get((job.slurm_job_id or 0, job.name)) for job in due}
     except SlurmError as error:
         _log.warning("Slurm could not be asked about %d jobs: %s", len(missing), error)
-        return _Answer(told, tuple(missing))
-    return _Answer(told)
+        return _Answer(told, tuple(missing), seen)
+    return _Answer(told, queue=seen)
 
 
 def _looks(app: Application, due: Sequence[Watched], answer: _Answer) -> tuple[list[_Look], list[Watched]]:

@@ -6,6 +6,7 @@ import logging
 
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch import worklists
+from lockstep_service.dispatch.ours import is_ours
 from lockstep_service.jobs import repository
 from lockstep_service.jobs.control import moot
 from lockstep_service.jobs.following import in_vain
@@ -14,7 +15,13 @@ from lockstep_service.tables import JobRow
 from lockstep_service.timeline import repository as timeline
 from lockstep_service.timeline.entry import scheduler
 from lockstep_service.wire import now
-from lockstep_slurm.client.protocol import SlurmRefusedError, SlurmUnavailableError, SlurmUnknownJobError
+from lockstep_slurm.client.protocol import (
+    SlurmError,
+    SlurmRateLimitedError,
+    SlurmRefusedError,
+    SlurmUnavailableError,
+    SlurmUnknownJobError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +40,8 @@ def pass_on(app: Application) -> int:
             continue  # Slurm is away; it is told when it is known to answer
         else:
             try:
-                told = _tell(app, seen, seen.slurm_job_id)
-            except SlurmUnavailableError as error:
+                told = _tell(app, seen, seen.slurm_job_id) if is_ours(app, seen) else _not_there(seen)
+            except SlurmError as error:
                 _log.warning("job %s: %s could not be passed on yet: %s", seen.id, seen.wanted, error)
                 return done
             _settled(app, seen, told, asked=True)
@@ -49,15 +56,19 @@ def _tell(app: Application, row: JobRow, slurm_id: int) -> str | None:
     try:
         passes_on[row.wanted or ""](slurm_id)
     except SlurmUnknownJobError:
-        return f"It was not passed on to Slurm ({row.wanted}): Slurm does not know the job any more"
+        return _not_there(row)
     except SlurmRefusedError as error:
         return f"Slurm did not {row.wanted} it: {error}"
     except SlurmUnavailableError as error:
-        if row.wanted != "requeue":
+        if row.wanted != "requeue" or isinstance(error, SlurmRateLimitedError):
             raise
         # It may have happened, and a second one would end the next attempt as well.
         return f"Slurm did not answer when it was asked to requeue it ({error}), and may have done so or not"
     return None
+
+
+def _not_there(row: JobRow) -> str:
+    return f"It was not passed on to Slurm ({row.wanted}): Slurm does not know the job any more"
 
 
 def _settled(app: Application, seen: JobRow, told: str | None = None, *, asked: bool = False) -> None:

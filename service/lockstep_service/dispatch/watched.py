@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self
@@ -169,6 +170,9 @@ class Watch:
     jobs: dict[str, Watched] = field(default_factory=dict)
     asking_seconds: float = 0.0
     """How long Slurm took to answer the last time; 0 where it did not."""
+    queue: Collection[tuple[int, str]] = ()
+    """Number and name of the jobs that were in Slurm's queue when it told it last, and when that was asked for."""
+    queue_at: datetime | None = None
 
     def refresh(self, session: Session) -> None:
         """Takes over what has changed in the database since."""

@@ -16,7 +16,7 @@ from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
 from lockstep_slurm.client import LocalClient
-from lockstep_slurm.client.protocol import SlurmUnavailableError, Submission
+from lockstep_slurm.client.protocol import SlurmJob, SlurmUnavailableError, Submission
 from lockstep_slurm.job.identity import slurm_name
 from lockstep_slurm.job.rundir import Claim, as_json, begin_start, claim_file
 from support.disks import fill
@@ -249,6 +249,30 @@ class TestSilence:
         turns_until(app, lambda: rows(app, [job])[0].phase == "waiting")
         assert rows(app, [job])[0].slurm_job_id == copy.id
         assert len(slurm.submits) == 1
+
+    def test_a_copy_whose_number_has_become_anothers_is_neither_cancelled_nor_released(
+        self, app: Application, slurm: Queue, store: Store
+    ) -> None:
+        spared, released = store(2)
+        slurm.loses = 1
+        submit_due(app)
+        script = Path(rows(app, [spared])[0].run_dir) / "job.sbatch"
+        others = [
+            LocalClient.submit(slurm, Submission(script, "another", script.parent / "out", script.parent, hold=True))
+            for _ in range(2)
+        ]
+        names = [slurm_name(row.name, row.id) for row in rows(app, [spared, released])]
+        # What only the records know: a held copy of the first one, which an earlier process cancelled.
+        old = SlurmJob(others[0], names[0], "CANCELLED")
+        found = slurm.find
+        slurm.find = lambda *asked: found(*asked) + [old] * (names[0] in asked)  # type: ignore[method-assign]
+        with app.database.writing() as session:
+            row = repository.lock_all(session, [released])[released]
+            row.submit_started_at, row.held, row.slurm_job_id = row.created_at, True, others[1]
+            row.lost_since, row.submit_after = row.created_at, None
+        turns_until(app, lambda: {row.phase for row in rows(app, [spared, released])} == {"waiting"})
+        assert {job.reason for job in slurm.queue() if job.id in others} == {"JobHeldUser"}
+        assert not {row.slurm_job_id for row in rows(app, [spared, released])} & set(others)
 
 
 class TestTheDatabasesDiskIsFull:
