@@ -45,8 +45,10 @@ class Settings(BaseSettings):
     refused_limit_seconds: float = Field(
         86_400.0, gt=0, description="How long a refusal that may pass, or may not, is waited out before the job ends"
     )
-    lookup_seconds: float = Field(
-        20.0, gt=0, description="Between the two look-ups for a lost submit: 2 x Slurm's MessageTimeout (10 s)"
+    lookup_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Between the two look-ups for a lost submit; by default 2 x MessageTimeout, as Slurm tells it",
     )
     ingest_seconds: float = Field(2.0, gt=0, description="How long a spool may lie before the service reads it itself")
     exit_grace_seconds: float = Field(

@@ -31,6 +31,7 @@ class TestHowCommandsAreCalled:
         wrap("scontrol", f'echo "$@" >> {calls}\nexec "$REAL" "$@"')
         for _ in range(3):
             command_desk.client.finished([1])
+        assert command_desk.client.message_timeout() == 10  # seconds, as Slurm has it by default
         assert calls.read_text().splitlines() == ["show config"]
 
     def test_a_command_gets_the_allow_list_and_nothing_else(

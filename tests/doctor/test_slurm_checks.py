@@ -66,7 +66,6 @@ def test_a_cluster_that_is_set_well_has_nothing_to_mend() -> None:
         ({"KillWait": "1 sec"}, "kill-wait", Level.WARNING),
         ({"MinJobAge": "29 sec"}, "min-job-age", Level.WARNING),
         ({"AccountingStorageType": "(null)"}, "completion-records", Level.WARNING),
-        ({"MessageTimeout": "11 sec"}, "message-timeout", Level.WARNING),
         ({"SchedulerParameters": "bf_interval=30,defer"}, "scheduler-defer", Level.NOTE),
         ({"SchedulerParameters": "defer_batch"}, "scheduler-defer", Level.NOTE),
         ({"SlurmctldParameters": "idle_on_node_suspend,rl_enable,rl_bucket_size=40"}, "rate-limit", Level.NOTE),
@@ -107,10 +106,14 @@ def test_a_service_that_looks_more_often_is_content_with_a_shorter_memory() -> N
     assert levels(replace(facts, reconcile_seconds=5.0))["min-job-age"] == Level.OK
 
 
-def test_a_service_that_waits_long_enough_bears_a_slow_controller() -> None:
+def test_a_service_waits_long_enough_for_a_slow_controller_unless_it_is_told_not_to() -> None:
     facts = cluster(MessageTimeout="60 sec")
-    assert levels(facts)["message-timeout"] == Level.WARNING
+    assert levels(facts)["message-timeout"] == Level.OK
     assert levels(replace(facts, lookup_seconds=120.0))["message-timeout"] == Level.OK
+    answer = slurm_checks.message_timeout(replace(facts, lookup_seconds=119.0))
+    assert answer is not None
+    assert (answer.level, "60 s" in answer.found, "119 s" in answer.found) == (Level.WARNING, True, True)
+    assert "120" in (answer.cure or "")
 
 
 def test_completion_records_in_a_file_will_do() -> None:

@@ -34,6 +34,8 @@ from lockstep_slurm.job.identity import slurm_name
 from lockstep_slurm.job.rundir import read_claims, read_starts
 
 _log = logging.getLogger(__name__)
+_UNTOLD = 20.0
+"""Seconds between two look-ups where Slurm does not tell its MessageTimeout: for its default."""
 
 
 def look_for(app: Application, ids: Sequence[str]) -> tuple[int, list[str]]:
@@ -69,8 +71,24 @@ def look_for(app: Application, ids: Sequence[str]) -> tuple[int, list[str]]:
 
 
 def pause(app: Application) -> timedelta:
-    """Between two look-ups; a queue of our own on this machine hides nothing."""
-    return timedelta(seconds=0 if app.client.kind == "local" else app.settings.lookup_seconds)
+    """Between two look-ups: twice as long as Slurm's parts wait for each other, as Slurm says, unless it is set.
+
+    A queue of our own on this machine hides nothing.
+    """
+    if app.client.kind == "local":
+        return timedelta(0)
+    return timedelta(seconds=app.settings.lookup_seconds or _by_slurm(app))
+
+
+def _by_slurm(app: Application) -> float:
+    if app.outbox.lookup_seconds is None:
+        try:
+            told = app.client.message_timeout()
+        except SlurmError as error:
+            _log.info("Slurm's MessageTimeout is not known yet: %s", error)
+            return _UNTOLD
+        app.outbox.lookup_seconds = 2 * told if told is not None else _UNTOLD
+    return app.outbox.lookup_seconds
 
 
 def _failed(app: Application, error: LockstepError | OSError) -> Change:

@@ -23,6 +23,8 @@ class OutboxState:
     """The group of jobs that were passed over, by their id."""
     looked_for: set[str] = field(default_factory=set)
     """The Slurm names that this process has looked for: no submit of theirs that runs is a dead process's any more."""
+    lookup_seconds: float | None = None
+    """Between two look-ups, by Slurm's own MessageTimeout, once that is known."""
     closing: bool = False
     """The service is being stopped: what was not sent yet is left to the next."""
 

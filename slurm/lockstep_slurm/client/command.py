@@ -78,3 +78,7 @@ class CommandClient:
     def ping(self) -> None:
         """Returns if the controller answers."""
         scontrol.ping(self._runner)
+
+    def message_timeout(self) -> float | None:
+        """Slurm's MessageTimeout in seconds."""
+        return self._records.message_timeout()

@@ -175,6 +175,10 @@ class LocalClient:
         with files.locked(self._folder):
             os.utime(self._folder / "lock")
 
+    def message_timeout(self) -> float | None:
+        """None: what was asked of this queue is done, or not, when the call is over."""
+        return None
+
     def _read(self, job_id: int) -> files.Files | None:
         # From the queue to the ended ones is the only way that a folder goes.
         return files.read(self._folder / "queue" / str(job_id)) or files.read(self._folder / "ended" / str(job_id))

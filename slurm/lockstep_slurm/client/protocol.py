@@ -185,3 +185,6 @@ class SlurmClient(Protocol):
 
     def ping(self) -> None:
         """Returns if the controller answers."""
+
+    def message_timeout(self) -> float | None:
+        """Seconds that Slurm's parts wait for each other (MessageTimeout), asked for once; None where it is untold."""

@@ -129,6 +129,10 @@ class PySlurmClient:
         """Returns if the controller answers."""
         self.process.ask("ping")
 
+    def message_timeout(self) -> float | None:
+        """Slurm's MessageTimeout in seconds."""
+        return self._records.message_timeout()
+
     def close(self) -> None:
         """Ends pyslurm's process; a later call starts another. Without it, the process ends with this client."""
         self.process.close()

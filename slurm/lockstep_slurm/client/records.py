@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lockstep_slurm.client import jobcomp, sacct, scontrol
+from lockstep_slurm.client import jobcomp, sacct, scontrol, values
 from lockstep_slurm.client.protocol import SlurmJob, SlurmUnavailableError
 from lockstep_slurm.client.runner import Runner
 
@@ -50,6 +50,10 @@ class Records:
         if self._configuration is None:
             self._configuration = scontrol.configuration(self._runner)
         return self._configuration
+
+    def message_timeout(self) -> float | None:
+        """MessageTimeout in seconds; None where the configuration does not tell it."""
+        return values.seconds(self.settings().get("MessageTimeout", ""))
 
     def _has_accounting(self) -> bool:
         return self.settings().get("AccountingStorageType", "").strip() == "accounting_storage/slurmdbd"

@@ -136,6 +136,12 @@ def host_names(text: str) -> tuple[str, ...]:
         raise unreadable(f"the host list {text!r}: {error}") from error
 
 
+def seconds(text: str) -> int | None:
+    """A time of ``scontrol show config``, such as ``30 sec`` or ``5 min``; None where it is none."""
+    found = re.fullmatch(r"(\d+)(?: (sec|min)\w*)?", text.strip())
+    return int(found[1]) * (60 if found[2] == "min" else 1) if found else None
+
+
 def words_or_none(text: str) -> str | None:
     """Free text, or None where Slurm says that there is none."""
     return None if text.strip() in _NOTHING else text.strip()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from lockstep_slurm.client import values
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Cluster:
     """Questions that Slurm did not answer, with its words."""
     reconcile_seconds: float = 10.0
     """The service's longest pause between two looks at the queue."""
-    lookup_seconds: float = 20.0
-    """The service's pause between two look-ups for a submit whose answer was lost."""
+    lookup_seconds: float | None = None
+    """The service's pause between two look-ups for a submit whose answer was lost; None: twice MessageTimeout."""
 
     def text(self, name: str) -> str:
         """A setting's text; empty where the cluster has no such setting, or it is ``(null)``."""
@@ -76,9 +77,8 @@ class Cluster:
         return [word for word in self.text(name).lower().split(",") if word and word != "none"]
 
     def seconds(self, name: str) -> int | None:
-        """A setting that is a time, from texts such as ``30 sec`` or ``5 min``; None where it cannot be read."""
-        found = re.fullmatch(r"(\d+)(?: (sec|min)\w*)?", self.text(name))
-        return int(found[1]) * (60 if found[2] == "min" else 1) if found else None
+        """A setting that is a time; None where it cannot be read."""
+        return values.seconds(self.text(name))
 
 
 @dataclass(frozen=True)

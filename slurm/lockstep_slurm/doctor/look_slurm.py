@@ -73,7 +73,7 @@ def look(slurm_conf: Path | None, runs: Path) -> Cluster | Silence:
             login_seconds=login.result(),
             unanswered=unanswered,
             reconcile_seconds=_seconds("LOCKSTEP_RECONCILE_LIMIT_SECONDS", 10.0),
-            lookup_seconds=_seconds("LOCKSTEP_LOOKUP_SECONDS", 20.0),
+            lookup_seconds=_seconds("LOCKSTEP_LOOKUP_SECONDS", None),
         )
 
 
@@ -220,8 +220,9 @@ def _user() -> str:
         return str(os.geteuid())
 
 
-def _seconds(variable: str, otherwise: float) -> float:
+def _seconds(variable: str, otherwise: T) -> float | T:
     try:
-        return float(os.environ.get(variable) or otherwise)
+        text = os.environ.get(variable)
+        return float(text) if text else otherwise
     except ValueError:
         return otherwise  # the service refuses such a value at its start, in its own words

@@ -104,11 +104,11 @@ def message_timeout(cluster: Cluster) -> Answer | None:
     if seconds is None:
         return None
     found = f"MessageTimeout={seconds} s"
+    if cluster.lookup_seconds is None:
+        return ok(f"{found}, and the service waits twice as long")
+    found = f"{found}, and the service waits {cluster.lookup_seconds:g} s"
     if 2 * seconds > cluster.lookup_seconds:
-        return warning(
-            f"{found}, and the service waits {cluster.lookup_seconds:g} s",
-            f"set LOCKSTEP_LOOKUP_SECONDS={2 * seconds} for the service",
-        )
+        return warning(found, f"unset LOCKSTEP_LOOKUP_SECONDS, or set it to {2 * seconds}, for the service")
     return ok(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
+from lockstep_service.dispatch.looking import pause
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
@@ -273,6 +275,30 @@ class TestSilence:
         turns_until(app, lambda: {row.phase for row in rows(app, [spared, released])} == {"waiting"})
         assert {job.reason for job in slurm.queue() if job.id in others} == {"JobHeldUser"}
         assert not {row.slurm_job_id for row in rows(app, [spared, released])} & set(others)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+class TestBetweenTwoLookUps:
+    def test_is_twice_the_message_timeout_that_slurm_tells_unless_it_is_set(
+        self, app: Application, slurm: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[float | SlurmUnavailableError | None] = [SlurmUnavailableError("connection timed out"), 7.0]
+
+        def message_timeout() -> float | None:
+            answer = told.pop(0)
+            if isinstance(answer, SlurmUnavailableError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(slurm, "message_timeout", message_timeout)
+        assert pause(app) == timedelta(seconds=0.05)
+        app.settings = app.settings.model_copy(update={"lookup_seconds": None})
+        assert pause(app) == timedelta(seconds=20), "not known yet"
+        assert [pause(app) for _ in range(2)] == [timedelta(seconds=14)] * 2, "known, and asked for once"
+
+    def test_is_that_of_slurms_default_where_it_tells_none(self, app: Application) -> None:
+        app.settings = app.settings.model_copy(update={"lookup_seconds": None})
+        assert pause(app) == timedelta(seconds=20)
 
 
 class TestTheDatabasesDiskIsFull:
