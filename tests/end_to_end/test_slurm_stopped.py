@@ -162,6 +162,6 @@ def test_it_answers_quickly_meanwhile_and_every_job_runs_once(lockstep: Lockstep
     assert Counter(ledger.read_text().splitlines()) == Counter(list(jobs))
     # And Slurm was given each of them once: what else has its name was held, and never started.
     for line, job in jobs.items():
-        records = jobcomp.by_name(own_cluster.folder / "jobcomp.log", "0", [slurm_name(line, job)])
+        records = jobcomp.Completions(own_cluster.folder / "jobcomp.log", "0").by_name([slurm_name(line, job)])
         assert [record.state for record in records if record.state != "CANCELLED"] == ["COMPLETED"], records
         assert all(record.nodes == () for record in records if record.state == "CANCELLED"), records

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
 from lockstep_slurm.client import values
 from lockstep_slurm.client.protocol import SlurmJob
@@ -19,24 +22,66 @@ _LINE = re.compile(
 )
 
 
-def by_id(path: Path, user: str, ids: Sequence[int]) -> list[SlurmJob]:
-    """What the file says of these jobs, oldest first; ``OSError`` where it cannot be read."""
-    starts = {f"JobId={one}" for one in ids}
-    return _read(path, user, lambda line: line[: line.find(" ")] in starts)
+class Completions:
+    """What the file says of one user's jobs. A look reads what was added since the last one, and what it asks for.
+
+    ``user``: a name or a number. A look raises ``OSError`` where the file cannot be read. Threads may share it.
+    It keeps some 300 bytes for each line of the user's.
+    """
+
+    def __init__(self, path: Path, user: str) -> None:
+        self.path = path
+        self._user = user
+        self._marks = f"UserId={user}(".encode(), f"({user}) ".encode()
+        self._lock = Lock()
+        self._begin(None)
+
+    def by_id(self, ids: Sequence[int]) -> list[SlurmJob]:
+        """What the file says of these jobs, oldest first."""
+        return self._look(lambda: (self._ids.get(one, ()) for one in set(ids)))
+
+    def by_name(self, names: Sequence[str]) -> list[SlurmJob]:
+        """What the file says of the jobs of exactly these names, oldest first."""
+        wanted = set(names)
+        told = self._look(lambda: (self._names.get(hash(name), ()) for name in wanted))
+        return [job for job in told if job.name in wanted]
+
+    def _look(self, places: Callable[[], Iterable[Sequence[int]]]) -> list[SlurmJob]:
+        with self._lock, self.path.open("rb") as file:
+            self._catch_up(file)
+            lines = []
+            for place in sorted({one for found in places() for one in found}):
+                file.seek(place)
+                lines.append(_text(file.readline()))
+        return parse(lines, self._user)
+
+    def _begin(self, file: tuple[int, int] | None) -> None:
+        """Nothing is known of this file, given by device and inode."""
+        self._file = file
+        self._read, self._last = 0, b""
+        self._ids: dict[int, tuple[int, ...]] = {}
+        self._names: dict[int, tuple[int, ...]] = {}
+
+    def _catch_up(self, file: BinaryIO) -> None:
+        status = os.fstat(file.fileno())
+        this = status.st_dev, status.st_ino
+        # Rotated: it is another file, or was made empty, and may have grown past where it was since.
+        file.seek(self._read - len(self._last))
+        if this != self._file or file.read(len(self._last)) != self._last:
+            self._begin(this)
+        file.seek(self._read)
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # the last line may still be on its way
+            match = _LINE.match(_text(line)) if any(mark in line for mark in self._marks) else None
+            if match is not None and self._user in (match["user"], match["uid"]):
+                for index, key in ((self._ids, int(match["id"])), (self._names, hash(match["name"]))):
+                    index[key] = (*index.get(key, ()), self._read)
+            self._read, self._last = self._read + len(line), line
 
 
-def by_name(path: Path, user: str, names: Sequence[str]) -> list[SlurmJob]:
-    """What the file says of the jobs of exactly these names, oldest first; ``OSError`` where it cannot be read."""
-    wanted = set(names)
-    # As _LINE takes a name, without matching every line of every user.
-    told = _read(path, user, lambda line: line.partition(" Name=")[2].partition(" JobState=")[0] in wanted)
-    return [job for job in told if job.name in wanted]
-
-
-def _read(path: Path, user: str, wanted: Callable[[str], bool]) -> list[SlurmJob]:
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        # The last line may still be on its way.
-        return parse((line for line in lines if line.endswith("\n") and wanted(line)), user)
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")
 
 
 def parse(lines: Iterable[str], user: str) -> list[SlurmJob]:

@@ -28,6 +28,7 @@ class Records:
         self._runner = runner
         self._user = user
         self._configuration: dict[str, str] | None = None
+        self._completions: jobcomp.Completions | None = None
 
     def by_id(self, ids: Sequence[int]) -> list[SlurmJob]:
         """What is known of these jobs, oldest first."""
@@ -35,15 +36,15 @@ class Records:
             return []
         if self._has_accounting():
             return sacct.by_id(self._runner, self._user, ids)
-        with self._completion_file() as path:
-            return [] if path is None else jobcomp.by_id(path, self._user, ids)
+        with self._completion_file() as completions:
+            return [] if completions is None else completions.by_id(ids)
 
     def by_name(self, names: Sequence[str]) -> list[SlurmJob]:
         """What is known of the jobs of exactly these names, oldest first."""
         if self._has_accounting():
             return sacct.by_name(self._runner, self._user, names)
-        with self._completion_file() as path:
-            return [] if path is None else jobcomp.by_name(path, self._user, names)
+        with self._completion_file() as completions:
+            return [] if completions is None else completions.by_name(names)
 
     def settings(self) -> dict[str, str]:
         """The controller's configuration, asked for once."""
@@ -59,7 +60,7 @@ class Records:
         return self.settings().get("AccountingStorageType", "").strip() == "accounting_storage/slurmdbd"
 
     @contextmanager
-    def _completion_file(self) -> Iterator[Path | None]:
+    def _completion_file(self) -> Iterator[jobcomp.Completions | None]:
         """The completion file to read from, or None where the cluster writes none that can be seen on this machine."""
         settings = self.settings()
         path = Path(settings.get("JobCompLoc", "").strip())
@@ -71,6 +72,11 @@ class Records:
             )
             known = False
         try:
-            yield path if known else None
+            yield self._completions_in(path) if known else None
         except OSError as error:
             raise SlurmUnavailableError(f"the completion records in {path} could not be read: {error}") from error
+
+    def _completions_in(self, path: Path) -> jobcomp.Completions:
+        if self._completions is None or self._completions.path != path:
+            self._completions = jobcomp.Completions(path, self._user)
+        return self._completions
