@@ -54,15 +54,18 @@ class Deferral:
     def seal(self, groups: Iterable[Mapping[str, Any]]) -> None:
         """Seals the update of what the reducer has flushed, with these groups' hyper-parameters as they are now."""
         groups = list(groups)
-        self._groups = [{name: _copy(value) for name, value in group.items() if name != "params"} for group in groups]
-        self._group_of = {id(one): index for index, group in enumerate(groups) for one in group["params"]}
-        self._pending = {id(slot.parameter): slot for slot in self._reducer.slots}
-        self._zeros.clear()
-        self._reducer.sealed = True
-        for slot in self._reducer.slots:
-            guards.guard(slot.parameter, self._touched)
-            guards.guard(slot.view, self._gradient_touched(slot.parameter))
-        self._entry.watch(slot.parameter for slot in self._reducer.slots)
+        # Another thread that uses a parameter waits until all are guarded: else it would complete and release what is
+        # pending, and whatever is guarded behind its back would stay so, with nothing to wait for.
+        with self._lock:
+            self._groups = [{name: _copy(value) for name, value in one.items() if name != "params"} for one in groups]
+            self._group_of = {id(one): index for index, group in enumerate(groups) for one in group["params"]}
+            self._pending = {id(slot.parameter): slot for slot in self._reducer.slots}
+            self._zeros.clear()
+            self._reducer.sealed = True
+            for slot in self._reducer.slots:
+                guards.guard(slot.parameter, self._touched)
+                guards.guard(slot.view, self._gradient_touched(slot.parameter))
+            self._entry.watch(slot.parameter for slot in self._reducer.slots)
 
     def complete(self, seconds: float | None = None) -> None:
         """Does all of the update that is not done; sleeps until its gradients are there (``TimeoutError``).

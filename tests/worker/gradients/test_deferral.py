@@ -1,0 +1,64 @@
+"""``Deferral`` and other threads, on one rank in this process."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lockstep_worker.gradients import guards
+from lockstep_worker.gradients.deferral import Deferral
+from lockstep_worker.gradients.reducer import Reducer
+from lockstep_worker.gradients.tcp import TcpTransport
+from support.gradients.threads import Base
+
+
+def plain_update(groups: list[dict[str, Any]]) -> None:
+    with torch.no_grad():
+        for group in groups:
+            for one in group["params"]:
+                one.sub_(group["lr"] * one.grad)
+
+
+def test_a_thread_that_uses_what_is_guarded_first_waits_until_all_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would complete the whole update, and what is guarded after that would have nothing to wait for."""
+    model: Any = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    inputs = torch.ones(3, 4)
+    expected = copy.deepcopy(model)
+    expected(inputs).sum().backward()
+    plain_update([{"params": list(expected.parameters()), "lr": 0.1}])
+
+    reducer = Reducer(
+        list(model.named_parameters()), TcpTransport(Base(1).of(0)), name="sealed", piece_bytes=1024, credit=2,
+        passes=1, defer=True, before_backward=lambda: None,
+    )  # fmt: skip
+    deferral = Deferral(reducer, plain_update)
+    seen: list[Tensor] = []
+    reader = threading.Thread(target=lambda: seen.append(model[0].weight.detach().clone()), daemon=True)
+    plain_guard = guards.guard
+
+    def guard(tensor: Tensor, touched: Callable[[Tensor], None]) -> None:
+        plain_guard(tensor, touched)
+        if tensor is model[0].weight and reader.ident is None:
+            reader.start()
+            reader.join(0.3)  # where it does not have to wait it is through by then
+
+    model(inputs).sum().backward()
+    reducer.flush()
+    reducer.wait()
+    monkeypatch.setattr(guards, "guard", guard)
+    deferral.seal([{"params": list(model.parameters()), "lr": 0.1}])
+    reader.join(60)
+    assert torch.equal(seen[0], expected[0].weight)
+    assert torch.equal(model(inputs), expected(inputs))
+    deferral.complete()
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert type(one) is nn.Parameter
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0)
+    assert reducer.close(60)
