@@ -81,6 +81,20 @@ def forks() -> None:
     optimizer.close()
 
 
+NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
+    ({"compression": hvd.Compression.fp16}, "compression is FP16Compressor; gradients are sent as they are"),
+    ({"op": hvd.Sum}, "op is hvd.Sum; gradients are averaged here (hvd.Average): for their sum multiply the loss by"),
+    ({"op": hvd.Adasum}, "op is hvd.Adasum; gradients are averaged here (hvd.Average): for anything else use"),
+    ({"gradient_predivide_factor": 2.0}, "gradient_predivide_factor is 2.0; it is 1.0 here"),
+    ({"num_groups": 3}, "num_groups is 3; leave it out"),
+    ({"groups": [[]]}, "groups is a list of 1; leave it out"),
+    ({"sparse_as_dense": True}, "say Embedding(..., sparse=False)"),
+    ({"process_set": hvd.ProcessSet([0])}, "all ranks take part here"),
+    ({"backward_passes_per_step": 0}, "backward_passes_per_step is 0; it is at least 1"),
+]
+"""Of Horovod's arguments, and what is said of each."""
+
+
 def says_what_is_wrong() -> None:
     """On all ranks, at once."""
     model: Any = cases.mlp()
@@ -92,6 +106,9 @@ def says_what_is_wrong() -> None:
         lockstep.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=1.0), [("a", model[0].weight)])
     with raises(GradientError, "it is 'horovod', 'gloo', 'tcp'"):
         optimizer_of(model, transport="mpi")
+    for wrong, said in NOT_OFFERED:
+        with raises(GradientError, said):
+            optimizer_of(model, **wrong)
     optimizer = optimizer_of(model, credit=2 + hvd.rank())
     with raises(GradientError, "credit is 2 on rank 0 and 3 on rank 1"):
         backward(cases.mlp_loss(model, 0))
@@ -122,7 +139,7 @@ def uses_too_early() -> None:
     torch.autograd.grad(cases.mlp_loss(model, 0), list(model.parameters()))
     optimizer.zero_grad()  # nothing is exchanged: no gradient was added to a parameter's
     optimizer.close()
-    for what in ("use", "pass", "zero", "replace"):
+    for what in ("use", "pass", "zero", "replace", "scale"):
         model = cases.mlp()
         optimizer = optimizer_of(model)
         backward(cases.mlp_loss(model, 0))
@@ -132,6 +149,11 @@ def uses_too_early() -> None:
         elif what == "pass":
             with raises(GradientError, "with optimizer.accumulate()"):
                 backward(cases.mlp_loss(model, 0))
+        elif what == "scale":
+            scaler = torch.amp.GradScaler("cpu")
+            scaler.scale(torch.ones(1))
+            with raises(GradientError, "call optimizer.synchronize() first"):
+                scaler.step(optimizer)
         elif what == "replace":
             kept, model[2].weight.grad = model[2].weight.grad, None
             with raises(GradientError, "the gradient of 2.weight was replaced between backward() and step()"):

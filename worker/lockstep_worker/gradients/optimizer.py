@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-from lockstep_worker.gradients import deferral, endings, guards
+from lockstep_worker.gradients import arguments, deferral, endings, guards
 from lockstep_worker.gradients.broadcasting import OWN, by_itself
 from lockstep_worker.gradients.buffers import size_of
 from lockstep_worker.gradients.counters import Counters
@@ -46,9 +46,10 @@ class DistributedOptimizer(Optimizer):
     same model, itself or as JSON; used as it is, and nothing is measured. ``transport``: "horovod", "gloo", "tcp".
     ``max_grad_norm``: clips the averaged gradients by their global norm before each update. ``separable``: whether a
     parameter's update needs no other gradient, where the optimizer's class is not known.
-    ``backward_passes_per_step``: as Horovod's; ``accumulate`` says it better.
+    ``backward_passes_per_step``: as Horovod's; ``accumulate`` says it better. ``compression`` to ``process_set`` are
+    Horovod's, by its names and places: what it does by default may be said.
 
-    Raises ``GradientError`` for what cannot be exchanged, in the constructor or the first step.
+    Raises ``GradientError`` for what cannot be exchanged or is not offered, in the constructor or the first step.
     """
 
     def __new__(cls, optimizer: Optimizer, *_arguments: object, **_named: object) -> DistributedOptimizer:  # noqa: PYI034 - of a class made here
@@ -59,10 +60,18 @@ class DistributedOptimizer(Optimizer):
         made: DistributedOptimizer = object.__new__(type(base.__name__, (cls, base), {"__module__": base.__module__}))
         return made
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - Horovod's by their places
         self,
         optimizer: Optimizer,
         named_parameters: Iterable[tuple[str, Tensor]] | None = None,
+        compression: object = None,
+        backward_passes_per_step: int = 1,
+        op: object = None,
+        gradient_predivide_factor: float = 1.0,
+        num_groups: int = 0,
+        groups: object = None,
+        sparse_as_dense: bool = False,  # noqa: FBT001, FBT002 - in Horovod's place
+        process_set: object = None,
         *,
         defer: bool = True,
         piece_bytes: int | None = None,
@@ -71,18 +80,22 @@ class DistributedOptimizer(Optimizer):
         transport: str | Transport = "horovod",
         max_grad_norm: float | None = None,
         separable: bool | None = None,
-        backward_passes_per_step: int = 1,
     ) -> None:
         # A scheduler that was made before has put a ``step`` of the other object into its __dict__.
         self.__dict__.update({name: value for name, value in optimizer.__dict__.items() if name != "step"})
-        if (
-            (credit is not None and credit < 1)
-            or backward_passes_per_step < 1
-            or (piece_bytes is not None and piece_bytes < 2 * HEADER)
-        ):
+        arguments.check_passes(backward_passes_per_step)
+        arguments.check(
+            compression=compression,
+            op=op,
+            gradient_predivide_factor=gradient_predivide_factor,
+            num_groups=num_groups,
+            groups=groups,
+            sparse_as_dense=sparse_as_dense,
+            process_set=process_set,
+        )
+        if (credit is not None and credit < 1) or (piece_bytes is not None and piece_bytes < 2 * HEADER):
             raise GradientError(
-                f"credit ({credit}) and backward_passes_per_step ({backward_passes_per_step}) have to be at least 1, "
-                f"piece_bytes ({piece_bytes}) at least {2 * HEADER}"
+                f"credit ({credit}) has to be at least 1, piece_bytes ({piece_bytes}) at least {2 * HEADER}"
             )
         named = names_of(self, named_parameters)
         recorded = None
@@ -146,6 +159,12 @@ class DistributedOptimizer(Optimizer):
             yield
         finally:
             own.should_synchronize = True
+
+    def set_backward_passes_per_step(self, passes: int) -> None:
+        """As Horovod's: so many backward passes come before a gradient is sent, from now on."""
+        arguments.check_passes(passes)
+        if self._own.reducer is not None:
+            self._own.reducer.expect(passes)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401 - as torch's
         """One update from the averaged gradients, with the hyper-parameters of this moment.

@@ -134,6 +134,13 @@ class Reducer:
                 else:
                     self._take(slot)
 
+    def expect(self, passes: int) -> None:
+        """So many backward passes come before a gradient is sent: of what is not sent yet, and in later steps."""
+        self.passes = passes
+        for slot in self.slots:
+            if not slot.ready:
+                slot.passes = passes
+
     def has(self, parameter: Tensor) -> bool:
         """Whether it is one of its parameters."""
         return any(one is parameter for one in self._parameters)
