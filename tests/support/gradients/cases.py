@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import horovod.torch as hvd
@@ -219,6 +220,72 @@ def watched_step(run: Run, number: int) -> None:
         run.trace.append(["", digest([run.optimizer.state[one]["momentum_buffer"] for one in run.model.parameters()])])
 
 
+def scaled_step(run: Run, number: int) -> None:
+    """In step 4 one rank's gradients are not finite: no rank makes that step, and the scale is halved."""
+    if "scaler" not in run.extra:
+        run.extra["scaler"] = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler = run.extra["scaler"]
+    run.optimizer.zero_grad()
+    loss = run.case.loss(run.model, number)
+    scaled = scaler.scale(loss)
+    backward(scaled * torch.inf if number == 4 and hvd.rank() == 1 else scaled)
+    run.note(loss)
+    before = digest(run.model.parameters())
+    run.optimizer.synchronize()
+    if run.case.optimizer is not fused:  # whose step() takes the scale itself
+        scaler.unscale_(run.optimizer)
+    with run.optimizer.skip_synchronize():
+        scaler.step(run.optimizer)
+    scaler.update()
+    assert (digest(run.model.parameters()) == before) == (number == 4)
+    run.trace.append([scaler.get_scale(), state_digest(run.optimizer)])
+
+
+def fused(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=0.01, fused=True)
+
+
+class Mixed(nn.Module):
+    """Parameters of three dtypes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(12, 20)
+        self.middle = nn.Linear(20, 20, dtype=torch.float64)
+        self.coarse = nn.Linear(20, 20, dtype=torch.float16)
+        self.last = nn.Linear(20, 5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.middle(self.first(inputs).tanh().double()).tanh()
+        found: Tensor = self.last(self.coarse(hidden.half()).tanh().float())
+        return found
+
+
+def layers() -> nn.Sequential:
+    """Three of 256 KiB: pieces of several sizes can be made of them."""
+    return nn.Sequential(*(nn.Sequential(nn.Linear(256, 256), nn.Tanh()) for _ in range(3)))
+
+
+def layers_loss(model: Any, _step: int) -> Tensor:
+    return functional.mse_loss(model(data(2, 256)), data(2, 256))
+
+
+def one_of_hundreds(run: Run, number: int) -> None:
+    """Every loss counts, and the parameters now and then; a few of the hooks are delayed."""
+    if number == 0:
+        delay_hooks(run.model, seconds=0.001, share=0.03)
+    run.optimizer.zero_grad()
+    loss = run.case.loss(run.model, number)
+    backward(loss)
+    if number % 10 == 0:
+        run.note(loss)
+    else:
+        run.trace.append([float(loss.item()).hex(), ""])
+    run.optimizer.step()
+    if number == run.case.steps - 1 and run.how != "horovod":
+        assert "plans tried" in run.optimizer.tuning["why"], run.optimizer.tuning["why"]
+
+
 def autocast_loss(model: Any, step: int) -> Tensor:
     """A forward pass in bfloat16; an update that is done within it is not."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -226,18 +293,22 @@ def autocast_loss(model: Any, step: int) -> Tensor:
 
 
 def delaying(run: Run) -> None:
-    """A delay of up to 2 ms, another one on each rank, in every hook of every module and parameter."""
+    """A delay of up to 1 ms, another one on each rank, in a third of the calls of every hook."""
     if "delayed" not in run.extra:
         run.extra["delayed"] = True
-        delay_hooks(run.model, seconds=0.002)
+        delay_hooks(run.model, seconds=0.001, share=0.3)
 
 
-def delay_hooks(model: Any, *, seconds: float) -> None:
-    """A random delay of up to ``seconds``, another one on each rank, in every hook of every module and parameter."""
+def delay_hooks(model: Any, *, seconds: float, share: float = 1.0) -> None:
+    """A random delay of up to ``seconds``, another one on each rank, in the hooks of every module and parameter.
+
+    ``share``: of the calls that are delayed.
+    """
     chance = random.Random(hvd.rank())
 
     def delay(*_: Any) -> None:
-        time.sleep(chance.random() * seconds)
+        if share == 1.0 or chance.random() < share:
+            time.sleep(chance.random() * seconds)
 
     for module in model.modules():
         module.register_forward_pre_hook(delay)
@@ -317,9 +388,36 @@ def three_passes() -> dict[str, Any]:
     return {"backward_passes_per_step": 3}
 
 
+def as_horovods() -> dict[str, Any]:
+    """What a script in Horovod's style says, and changes nothing."""
+    return {
+        "compression": hvd.Compression.none, "backward_passes_per_step": 1, "op": hvd.Average,
+        "gradient_predivide_factor": 1.0, "num_groups": 0, "groups": None, "sparse_as_dense": False,
+        "process_set": hvd.global_process_set,
+    }  # fmt: skip
+
+
+def of_torch(kind: type[torch.optim.Optimizer], **options: Any) -> Callable[[Any], torch.optim.Optimizer]:
+    return lambda parameters: kind(parameters, **options)
+
+
+OF_TORCH = {
+    "nadam": of_torch(torch.optim.NAdam, lr=0.01),
+    "radam": of_torch(torch.optim.RAdam, lr=0.01, weight_decay=0.1),
+    "adamax": of_torch(torch.optim.Adamax, lr=0.01),
+    "adadelta": of_torch(torch.optim.Adadelta, lr=0.5),
+    "adagrad": of_torch(torch.optim.Adagrad, lr=0.05, lr_decay=0.1),
+    "rmsprop": of_torch(torch.optim.RMSprop, lr=0.01, momentum=0.5),
+    "rprop": of_torch(torch.optim.Rprop, lr=0.01),
+    "asgd": of_torch(torch.optim.ASGD, lr=0.05, t0=2.0),
+}
+"""The rest of those that are known to be separable, by the names of their cases."""
+
+
 CASES = {
     "momentum": Case(mlp, mlp_loss),
     "adamw": Case(mlp, mlp_loss, adamw),
+    **{name: Case(mlp, mlp_loss, optimizer, steps=5, undeferred=False) for name, optimizer in OF_TORCH.items()},
     "lars": Case(mlp, mlp_loss, lambda parameters: LARS(parameters, 1.0, weight_decay=0.01)),
     "lamb": Case(mlp, mlp_loss, lambda parameters: LAMB(parameters, 0.01, weight_decay=0.01)),
     "groups": Case(mlp, mlp_loss, grouped),
@@ -334,11 +432,16 @@ CASES = {
     "frozen behind a forward pass": Case(mlp, mlp_loss, step=freezing_step, peer=False),
     "accumulation": Case(mlp, mlp_loss, step=accumulating_step, horovod_step=accumulating_on_horovod),
     "passes": Case(mlp, mlp_loss, step=passes_on_ours, horovod_step=accumulating_on_horovod, options=three_passes()),
+    "horovod's arguments": Case(mlp, mlp_loss, step=accumulating_on_horovod, options=as_horovods()),
+    "mixed dtypes": Case(Mixed, mlp_loss),
+    "mixed dtypes over tcp": Case(Mixed, mlp_loss, options={"transport": "tcp", "piece_bytes": 512}),
     "clipping": Case(mlp, mlp_loss, options={"max_grad_norm": 0.1}, horovod_step=clipping_on_horovod),
     "clipping by hand": Case(mlp, mlp_loss, step=clipping_by_hand),
+    "loss scaling": Case(mlp, mlp_loss, step=scaled_step),
+    "loss scaling, fused": Case(mlp, mlp_loss, fused, step=scaled_step),
     "scheduler": Case(mlp, mlp_loss, step=scheduled_step),
     "reading between steps": Case(transformer, transformer_loss, step=watched_step, steps=11),
-    "delays": Case(transformer, transformer_loss, step=delayed_step, steps=5),
+    "delays": Case(transformer, transformer_loss, step=delayed_step, steps=20),
     "zeroing": Case(mlp, mlp_loss, step=zeroing_step, steps=15),
     "retained": Case(lambda: nn.Linear(12, 5), mlp_loss, step=retained_step),
     "one piece at a time": Case(mlp, mlp_loss, steps=6, options={"piece_bytes": 512, "credit": 1}),
@@ -349,6 +452,10 @@ CASES = {
     "tcp, small pieces": Case(
         transformer, transformer_loss, options={"transport": "tcp", "piece_bytes": 512, "credit": 3}
     ),
-}
-UNDEFERRED = {"clipping", "clipping by hand"}
+    "five hundred steps while plans are tried": Case(
+        layers, layers_loss, step=one_of_hundreds, steps=500, undeferred=False,
+        options={"transport": "tcp", "piece_bytes": None},
+    ),
+}  # fmt: skip
+UNDEFERRED = {"clipping", "clipping by hand", "loss scaling", "loss scaling, fused"}
 """Cases in which nothing may be deferred."""

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import horovod.torch as hvd
@@ -132,10 +133,11 @@ def a_teacher_waits_for_nothing() -> None:
 def one_order() -> None:
     """Every rank issues the same pieces in the same order in every step, also with delays of its own."""
     torch.manual_seed(3)
-    run = Run(Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=6), "deferred",
+    run = Run(Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=20), "deferred",
               transport=(transport := Gated("one-order")))  # fmt: skip
     run.train()
-    assert len(transport.started) > 20
+    assert run.pending > 10
+    assert len(transport.started) > 5 * run.case.steps
     assert shared("\n".join(transport.started))
     # Whose turn has come when its last gradient does is sent at once, and not when the thread has its turn.
     assert transport.started_by == {"MainThread", "lockstep-exchange"}
@@ -169,14 +171,16 @@ def a_cut_link() -> None:
 
 def unfreezing() -> None:
     """Layers that begin to require gradients on all ranks are averaged from that very step on; and some cease to."""
-    traces = []
-    for how, model in (("horovod", cases.mlp), ("undeferred", cases.frozen_mlp), ("deferred", cases.frozen_mlp)):
-        run = Run(Case(model, cases.mlp_loss, steps=12, step=unfreezing_step, horovod_step=dropping_step), how)
-        traces.append(run.train())
-        assert all(equal_on_all_ranks(traces[-1])), how
-        assert (run.pending > 0) == (how == "deferred")
-    assert traces[1] == traces[2], "deferred differs from undeferred"
-    assert traces[0] == traces[1], "ours differs from Horovod's"
+    case = Case(cases.mlp, cases.mlp_loss, steps=12, step=unfreezing_step, horovod_step=dropping_step)
+    expected = Run(case, "horovod").train()
+    assert all(equal_on_all_ranks(expected))
+    for transport in ("horovod", "tcp"):
+        for how in ("undeferred", "deferred"):
+            run = Run(replace(case, model=cases.frozen_mlp), how, transport=transport)
+            trace = run.train()
+            assert all(equal_on_all_ranks(trace)), (how, transport)
+            assert (run.pending > 0) == (how == "deferred")
+            assert trace == expected, f"{how} over {transport} differs from Horovod's"
 
 
 def unfreezing_step(run: Run, number: int) -> None:
@@ -202,11 +206,11 @@ def dropping_step(run: Run, number: int) -> None:
         run.optimizer.step()
 
 
-def unfreezing_on_one_rank() -> None:
+def unfreezing_on_one_rank(transport: str = "horovod") -> None:
     """It hangs nobody, and the ranks stay equal."""
     torch.manual_seed(3)
     model = cases.frozen_mlp()
-    optimizer = optimizer_of(model)
+    optimizer = optimizer_of(model, transport=transport)
     trained(model, optimizer, 5, cases.mlp_loss)
     if hvd.rank() == 1:
         model[2].weight.requires_grad_(True)
@@ -215,6 +219,11 @@ def unfreezing_on_one_rank() -> None:
     assert shared(digest(one.detach() for one in model.parameters()))
     assert any(slot.parameter is model[2].weight for slot in optimizer._own.reducer.slots)
     optimizer.close()
+
+
+def unfreezing_on_one_rank_over_tcp() -> None:
+    """The same where a piece is known by its number."""
+    unfreezing_on_one_rank("tcp")
 
 
 def without_a_backward_pass() -> None:
@@ -294,7 +303,8 @@ CASES: dict[str, Callable[[], None]] = {
     function.__name__.replace("_", " "): function
     for function in (
         unused_everywhere, a_layer_waits_for_itself_alone, a_teacher_waits_for_nothing, one_order, a_cut_link,
-        unfreezing, unfreezing_on_one_rank, without_a_backward_pass, two_optimizers, further_parameters,
+        unfreezing, unfreezing_on_one_rank, unfreezing_on_one_rank_over_tcp, without_a_backward_pass, two_optimizers,
+        further_parameters,
     )
 }  # fmt: skip
 

@@ -33,6 +33,13 @@ class Case:
     """Where Horovod's own optimizer needs it said otherwise."""
     peer: bool = True
     """Whether Horovod's own can train it."""
+    undeferred: bool = True
+    """Whether it is trained undeferred as well."""
+
+    @property
+    def ways(self) -> list[str]:
+        """How it is trained."""
+        return ["horovod"] * self.peer + ["undeferred"] * self.undeferred + ["deferred"]
 
 
 class Run:
