@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Event, Lock
 
 from lockstep_slurm.client.protocol import ClusterAnswer
 
@@ -20,6 +20,8 @@ class Answers:
     ``lock`` is held while it is being asked.
     """
 
+    patience: float = 1.0
+    """For how many seconds requests wait for the first answer of all, from the first request on."""
     lock: Lock = field(default_factory=Lock)
     failed_at: float | None = None
     """Of ``time.monotonic``."""
@@ -28,14 +30,28 @@ class Answers:
     """What the database had at ``read_at``."""
     read_at: float = 0.0
 
+    _asked: Event = field(default_factory=Event)
+    """Set once a question has come to its end, with an answer or without."""
+    _waits_until: float | None = None
+
     def lately(self) -> ClusterAnswer | None:
         """The kept answer, where it was read a moment ago: submissions come by the hundred."""
         return self.kept if time.monotonic() - self.read_at < _READ_AGAIN_SECONDS else None
 
-    def keep(self, answer: ClusterAnswer | None) -> None:
+    def keep(self, answer: ClusterAnswer) -> None:
         """Notes what the database has now."""
         self.kept, self.read_at = answer, time.monotonic()
 
     def may_ask(self) -> bool:
         """Whether it is polite to ask now."""
         return self.failed_at is None or time.monotonic() - self.failed_at > _PAUSE_AFTER_FAILURE
+
+    def came(self) -> None:
+        """A question has come to its end: nobody waits for another."""
+        self._asked.set()
+
+    def wait_for_first(self) -> None:
+        """Returns when the first question has come to its end, or has taken longer than anybody waits for it."""
+        if self._waits_until is None:
+            self._waits_until = time.monotonic() + self.patience
+        self._asked.wait(max(0.0, self._waits_until - time.monotonic()))

@@ -36,6 +36,12 @@ def kept(session: Session, name: str, client: str) -> ClusterAnswer | None:
     return None if text is None else _read(text)
 
 
+def observed(session: Session, name: str, client: str) -> datetime | None:
+    """When the cluster last answered this kind of client; None where it never did."""
+    wanted = select(ClusterRow.observed_at).where(ClusterRow.name == name, ClusterRow.client == client)
+    return session.scalars(wanted).one_or_none()
+
+
 @lru_cache(maxsize=4)
 def _read(text: str) -> ClusterAnswer:
     """Thousands of nodes, and the same words for every submission between two looks at them."""

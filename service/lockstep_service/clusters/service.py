@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
+from threading import Thread
 
 from sqlalchemy.orm import Session
 
@@ -52,35 +52,38 @@ def nodes(session: Session, name: str) -> NodeList:
 def check(app: Application, spec: JobSpec) -> ClusterAnswer:
     """Refuses what the cluster can never run, by its last answer, which it returns; without any, Slurm will tell.
 
-    However old that answer is, no request waits for another: Slurm may take half a minute not to answer.
+    However old that answer is, no request waits for another: Slurm may take half a minute not to answer. Where there
+    never was one, Slurm is asked in the background, and the first requests wait ``Answers.patience`` for that.
     """
-    answer = app.answers.lately()
-    if answer is None:
-        with app.database.reading() as session:
-            answer = repository.kept(session, DEFAULT, app.client.kind)
-        app.answers.keep(answer)
-    if answer is None:
-        answer = refresh(app)
+    answer = app.answers.lately() or _stored(app) or _first(app)
     if (problem := fit.misfit(spec, answer)) is not None:
         raise InvalidError.at(problem.where, problem.message, problem.value)
     return answer
 
 
-def refresh(app: Application) -> ClusterAnswer:
-    """The cluster's last answer, after asking again if that is older than ``cluster_seconds`` and nobody is asking."""
-    row = _kept(app)
-    oldest = now() - timedelta(seconds=app.settings.cluster_seconds)
-    fresh = row is not None and _answered(app, row) and row.observed_at is not None and row.observed_at > oldest
-    if fresh or not app.answers.may_ask() or not app.answers.lock.acquire(blocking=False):
-        return repository.answer(row)
+def refresh(app: Application) -> None:
+    """Asks the cluster again if its last answer is older than ``cluster_seconds`` and nobody is asking."""
+    if not app.answers.may_ask() or not app.answers.lock.acquire(blocking=False):
+        return
     try:
-        return _ask(app, row)
+        if not fresh_for(app):
+            _ask(app)
     finally:
         app.answers.lock.release()
+        app.answers.came()
 
 
-def _ask(app: Application, row: ClusterRow | None) -> ClusterAnswer:
-    """What the cluster answers now, kept; where it does not, its silence is kept, and the last answer is the answer."""
+def fresh_for(app: Application) -> float:
+    """For how many seconds the last answer is still new enough; 0 where it is not, or there is none."""
+    with app.database.reading() as session:
+        observed = repository.observed(session, DEFAULT, app.client.kind)
+    if observed is None:
+        return 0.0
+    return max(0.0, (observed - now()).total_seconds() + app.settings.cluster_seconds)
+
+
+def _ask(app: Application) -> None:
+    """Keeps what the cluster answers now or, where it does not, its silence."""
     try:
         found = ClusterAnswer(nodes=tuple(app.client.nodes()), partitions=tuple(app.client.partitions()))
     except SlurmError as error:
@@ -88,22 +91,36 @@ def _ask(app: Application, row: ClusterRow | None) -> ClusterAnswer:
         _log.warning("the cluster's nodes could not be asked for: %s", error)
         with app.database.writing() as session:
             repository.keep_silence(session, DEFAULT, app.client.kind, now())
-        return repository.answer(row)
+        return
     app.answers.failed_at = None
     with app.database.writing() as session:
         repository.keep_answer(session, DEFAULT, app.client.kind, found, now())
     app.answers.keep(found)
+
+
+def _stored(app: Application) -> ClusterAnswer | None:
+    """The last answer, which this process or another kept."""
+    with app.database.reading() as session:
+        found = repository.kept(session, DEFAULT, app.client.kind)
+    if found is not None:
+        app.answers.keep(found)
     return found
 
 
-def _kept(app: Application) -> ClusterRow | None:
-    with app.database.reading() as session:
-        return repository.get(session, DEFAULT)
+def _first(app: Application) -> ClusterAnswer:
+    """The first answer of all, if it comes soon; else one that tells nothing."""
 
+    def ask() -> None:
+        try:
+            refresh(app)
+        except Exception:  # of the database, say: there is nobody to tell, and the next request asks again
+            _log.exception("the cluster could not be asked for its nodes")
 
-def _answered(app: Application, row: ClusterRow | None) -> bool:
-    """Whether the cluster ever answered, to a client of this kind."""
-    return row is not None and row.client == app.client.kind and row.observed_at is not None
+    if app.answers.may_ask() and not app.answers.lock.locked():
+        # A daemon: Slurm may take half a minute not to answer, and nothing depends on it.
+        Thread(target=ask, name="cluster", daemon=True).start()
+    app.answers.wait_for_first()
+    return app.answers.lately() or _stored(app) or ClusterAnswer()
 
 
 def _cluster(row: ClusterRow) -> Cluster:
