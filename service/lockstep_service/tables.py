@@ -157,6 +157,8 @@ class JobRow(Base):
     """Of the newest attempt that told of its placement: how many ranks came to which result, and at which revision."""
     shipped_at: Mapped[datetime | None]
     """When the ranks last sent records themselves."""
+    heard_at: Mapped[datetime | None]
+    """When the ranks are last known to have told something: sent it, or written it into their spools."""
 
     attempts: Mapped[list[AttemptRow]] = relationship(
         order_by="AttemptRow.number", lazy="selectin", cascade="all, delete-orphan"

@@ -16,15 +16,17 @@ from sqlalchemy import inspect, text
 from lockstep_service.boundary import Application
 from lockstep_service.database import Database, alembic_config
 from lockstep_service.dispatch.submit import submit_due
+from lockstep_service.jobs import repository
 from lockstep_service.metrics.cache import FiguresCache
 from lockstep_service.settings import Settings
 from lockstep_service.tables import Base
+from lockstep_service.wire import now
 from lockstep_slurm.client import LocalClient
 
 from .conftest import HandMadeRun
 
 Json = dict[str, Any]
-VERSIONS = ("0001", "0002", "0003", "0004")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005")
 """Those to go down to: all but the newest."""
 BEFORE_TIMELINES = ("0001", "0002")
 
@@ -50,6 +52,10 @@ def ids(app: Application, api: TestClient, spec: Json, made_by_hand: Callable[[]
             assert submit_due(app) == 1
         if name == "cancelled":
             api.post(f"/api/v1/jobs/{found[-1]}/cancel").raise_for_status()
+    with app.database.writing() as session:
+        row = repository.lock(session, found[0])
+        assert row is not None
+        row.shipped_at = now()
     queue = LocalClient(app.settings.home / "local")
     for job in queue.queue():
         queue.cancel(job.id)
@@ -87,6 +93,8 @@ def test_down_and_up_again_loses_no_job_and_no_record(
     with app.database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+        heard = connection.execute(text("SELECT id FROM jobs WHERE heard_at = shipped_at")).scalars().all()
+        assert heard == ids[:1]
 
 
 def test_what_a_key_was_answered_is_answered_after_it_all(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from lockstep_service.app import create_app
+from lockstep_service.auth.service import token_hash
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch import reconcile as module
+from lockstep_service.dispatch.ingest import read_spools
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.watched import Watch, Watched
 from lockstep_service.jobs import repository
@@ -124,9 +126,18 @@ def row(app: Application, job: SlurmJob) -> JobRow:
 def run_of(app: Application, job: SlurmJob) -> HandMadeRun:
     """Its run directory, as dispatch makes it."""
     run = Path(row(app, job).run_dir)
-    for name in ("claims", "exit"):
+    for name in ("claims", "exit", "spool"):
         (run / name).mkdir(parents=True, exist_ok=True)
     return HandMadeRun(run)
+
+
+def change(app: Application, job: SlurmJob, **columns: object) -> None:
+    """Puts its row into a state that takes long to come about; the reconcile loop is not told."""
+    with app.database.writing() as session:
+        found = repository.lock(session, row(app, job).id)
+        assert found is not None
+        for name, value in columns.items():
+            setattr(found, name, value)
 
 
 @contextmanager
@@ -304,21 +315,44 @@ class TestAbsence:
         reconcile(app)
         assert (row(app, jobs[0]).phase, row(app, jobs[0]).state) == ("ended badly", "TIMEOUT")
 
+    @pytest.mark.parametrize("way", ["requests", "files"])
     def test_ranks_that_report_are_alive_whatever_slurm_has_forgotten(
-        self, app: Application, jobs: list[SlurmJob], answers: Answers
+        self, app: Application, api: TestClient, jobs: list[SlurmJob], answers: Answers, way: str
     ) -> None:
-        def heard(when: datetime) -> None:
-            with app.database.writing() as session:
-                found = repository.lock(session, row(app, jobs[0]).id)
-                assert found is not None
-                found.shipped_at = when
+        hand = run_of(app, jobs[0])
+        change(app, jobs[0], token_hash=token_hash("its own"))
+
+        def report(step: int) -> None:
+            if way == "files":
+                hand.spool(hand.line(step=step))
+                assert read_spools(app, hand.id, hand.run)
+            else:
+                url, headers = f"/api/v1/jobs/{hand.id}/records", {"Authorization": "Bearer its own"}
+                api.post(url, content=hand.line(step=step), headers=headers).raise_for_status()
+
+        def told() -> tuple[str, bool]:
+            reconcile(app)
+            return row(app, jobs[0]).phase, "still report" in str(row(app, jobs[0]).reason)
 
         assert answers.queue is not None
         answers.queue = answers.queue[1:]
-        heard(now())
-        reconcile(app)
-        assert (row(app, jobs[0]).phase, "still report" in str(row(app, jobs[0]).reason)) == ("running", True)
-        heard(now() - timedelta(minutes=2))
+        report(1)
+        assert told() == ("running", True)
+        change(app, jobs[0], heard_at=now() - timedelta(minutes=2))
+        assert told() == ("unknown", False)
+        assert told() == ("unknown", False)
+        report(2)  # a step, or an evaluation, took longer
+        assert told() == ("running", True)
+
+    def test_what_lay_in_a_spool_for_long_is_no_sign_of_life(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        hand = run_of(app, jobs[0])
+        written = time.time() - 120
+        os.utime(hand.spool(hand.line(step=1)), (written, written))
+        assert answers.queue is not None
+        answers.queue = answers.queue[1:]
+        assert read_spools(app, hand.id, hand.run)
         reconcile(app)
         assert row(app, jobs[0]).phase == "unknown"
 

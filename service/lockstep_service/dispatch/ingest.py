@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -107,19 +107,19 @@ def _spool_files(run: Path) -> Iterator[Path]:
             _say_once(f"{error}; there are no records in it")
 
 
-def _spools(run: Path) -> Iterator[tuple[str, Path, int]]:
-    """The spools of a run: the names under which their positions are stored, and how many bytes each has now.
+def _spools(run: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
+    """The spools of a run: the names under which their positions are stored, and what is known of each file now.
 
     Only files that a writer may have made: one of another kind may never end, and a link may lead anywhere.
     """
     for file in _spool_files(run):
         try:
-            size = beneath.file_state(run, "spool", file.parent.name, file.name).st_size
+            state = beneath.file_state(run, "spool", file.parent.name, file.name)
         except beneath.NotPlainError as error:
             _say_once(f"{error}; its records are not read")
             continue
         if is_file_name(file.name):
-            yield f"{file.parent.name}/{file.name}", file, size
+            yield f"{file.parent.name}/{file.name}", file, state
         else:
             _say_once(f"{str(file)!r} is no file that a writer makes; its records are not read")
 
@@ -137,19 +137,26 @@ def read_spools(app: Application, job_id: str, run: Path) -> int:
     with app.database.reading() as session:
         offsets = repository.offsets(session, job_id)
     taken = 0
-    # ``end``: as it is now. One that grows as fast as it is read must not keep the others waiting.
-    for name, file, end in _spools(run):
-        offset = offsets.get(name, 0)
-        while offset < end and (piece := read_piece(file, offset)) is not None:
+    for name, file, state in _spools(run):
+        offset, written = offsets.get(name, 0), _written(state)
+        # To its end as it is now: one that grows as fast as it is read must not keep the others waiting.
+        while offset < state.st_size and (piece := read_piece(file, offset)) is not None:
             with app.database.writing() as session:
                 row = jobs.lock(session, job_id)
                 if row is None:
                     return taken
                 service.take_in(app, session, row, piece.batch)
+                if piece.records:
+                    service.heard(row, written)
                 repository.keep_offset(session, job_id, name, piece.end)
             taken += piece.end - offset
             offset = piece.end
     return taken
+
+
+def _written(state: os.stat_result) -> datetime:
+    """When a spool was last written: what is read now may have lain there for long. Never later than now."""
+    return datetime.fromtimestamp(min(max(0.0, state.st_mtime), now().timestamp()), UTC)
 
 
 def unfinished(app: Application, *, everything: bool, again: bool = False) -> bool:

@@ -23,7 +23,7 @@ _EXIT = TypeAdapter(Exit)
 _CLOCKS = 60.0
 """Seconds by which the clocks of a cluster may differ."""
 _HEARD = timedelta(seconds=60)
-"""A job whose ranks sent something within so long is alive, whatever Slurm has forgotten."""
+"""A job whose ranks told something within so long is alive, whatever Slurm has forgotten."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def apply_absence(row: JobRow, files: RunFiles, when: datetime, grace: timedelta
         row.ended_at = row.ended_at or moment(exit_.ended)
         row.ended_seen_at = row.ended_seen_at or when
         _apply(row, by_exit(exit_), when)
-    elif row.shipped_at is not None and when - row.shipped_at < _HEARD:
+    elif row.heard_at is not None and when - row.heard_at < _HEARD:
         _apply(row, Outcome("running", HEARD), when)
     elif when - row.missing_since >= grace:
         _apply(row, Outcome("unknown", GONE_BY_HAND if row.by_hand else GONE), when)

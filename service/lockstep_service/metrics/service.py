@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -44,9 +45,19 @@ def store(app: Application, session: Session, job_id: str, writer: str, sent: Ba
         raise ForbiddenError("The token is of a job that is no more.")
     if not same(writer, row.token_hash or ""):
         raise ForbiddenError(NOT_THE_JOBS)
-    row.shipped_at = now()
+    row.shipped_at = moment = now()
+    heard(row, moment)
     reached = take_in(app, session, row, sent)
     return Acknowledgement(acknowledged={f"{attempt}/{rank}": seq for (attempt, rank), seq in reached.items()})
+
+
+def heard(row: JobRow, moment: datetime) -> None:
+    """Notes that the job's ranks lived at ``moment``. The caller has locked ``row``."""
+    if row.heard_at is not None and row.heard_at >= moment:
+        return
+    row.heard_at = moment
+    if row.phase == "unknown" and row.missing_since is not None:
+        row.changed_at = now()  # nothing else says that the reconcile loop has to look at it again
 
 
 def take_in(app: Application, session: Session, row: JobRow, batch: Batch) -> dict[tuple[int, int], int]:
