@@ -68,6 +68,8 @@ class Application:
     """Tells dispatch that there is a new job."""
     wake: Callable[[], None] = lambda: None
     """Tells dispatch that there is something to do."""
+    want_nodes: Callable[[], None] = lambda: None
+    """Tells dispatch that what the cluster last said of its nodes is too old."""
     dispatching: Callable[[], bool] = field(default=lambda: True)
     """Whether the dispatch loops are alive."""
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,52 +26,14 @@ from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.watched import Watch, Watched
 from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
-from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
-from lockstep_slurm.client import LocalClient
-from lockstep_slurm.client.protocol import SlurmJob, SlurmUnavailableError
-from lockstep_slurm.job.identity import slurm_name
+from lockstep_slurm.client.protocol import SlurmJob
 from lockstep_slurm.job.rundir import claim_file
 
 from .conftest import HandMadeRun, Json
+from .scripted import Answers, Scripted, dispatched, row, run_of
 
 MANY = 8
-
-
-@dataclass
-class Answers:
-    """What Slurm answers next: None is silence."""
-
-    queue: list[SlurmJob] | None = field(default_factory=list)
-    records: list[SlurmJob] | None = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def tell(self, job: SlurmJob, **changes: object) -> None:
-        """Changes what is told of one job."""
-        assert self.queue is not None
-        self.queue = [replace(one, **changes) if one.id == job.id else one for one in self.queue]  # type: ignore[arg-type]
-
-
-class Scripted(LocalClient):
-    """A scheduler that says what the test wants."""
-
-    kind = "command"
-
-    def __init__(self, folder: Path, answers: Answers) -> None:
-        super().__init__(folder)
-        self._answers = answers
-
-    def queue(self) -> list[SlurmJob]:
-        self._answers.asked.append("queue")
-        if self._answers.queue is None:
-            raise SlurmUnavailableError("connection timed out")
-        return list(self._answers.queue)
-
-    def finished(self, ids: Sequence[int]) -> list[SlurmJob]:
-        self._answers.asked.append("records")
-        if self._answers.records is None:
-            raise SlurmUnavailableError("the accounting database does not answer")
-        return [one for one in self._answers.records if one.id in set(ids)]
 
 
 @pytest.fixture
@@ -91,20 +53,6 @@ def browser(settings: Settings, answers: Answers) -> Iterator[TestClient]:
         yield caller
 
 
-def dispatched(app: Application, api: TestClient, spec: Json, count: int) -> list[SlurmJob]:
-    """So many jobs in Slurm's hands, as they are told while they wait."""
-    told = []
-    for number in range(1, count + 1):
-        found = api.post("/api/v1/jobs", json=spec).raise_for_status().json()
-        with app.database.writing() as session:
-            row = repository.lock(session, found["id"])
-            assert row is not None
-            row.slurm_job_id, row.dispatched_at, row.phase = number, now(), "waiting"
-            repository.changed(session, row)
-        told.append(SlurmJob(number, slurm_name("digits", found["id"]), "PENDING", reason="Priority"))
-    return told
-
-
 @pytest.fixture
 def jobs(app: Application, api: TestClient, spec: Json, answers: Answers) -> list[SlurmJob]:
     """Many jobs that wait, and have been looked at."""
@@ -114,21 +62,6 @@ def jobs(app: Application, api: TestClient, spec: Json, answers: Answers) -> lis
     assert not reconcile(app)
     answers.asked.clear()
     return told
-
-
-def row(app: Application, job: SlurmJob) -> JobRow:
-    with app.database.reading() as session:
-        found = repository.get(session, job.name.rpartition(".")[2])
-    assert found is not None
-    return found
-
-
-def run_of(app: Application, job: SlurmJob) -> HandMadeRun:
-    """Its run directory, as dispatch makes it."""
-    run = Path(row(app, job).run_dir)
-    for name in ("claims", "exit", "spool"):
-        (run / name).mkdir(parents=True, exist_ok=True)
-    return HandMadeRun(run)
 
 
 def change(app: Application, job: SlurmJob, **columns: object) -> None:

@@ -26,6 +26,9 @@ class Answers:
     failed_at: float | None = None
     """Of ``time.monotonic``."""
 
+    wanted: bool = False
+    """Whether a newer answer is wanted than the last, however new that one is."""
+
     kept: ClusterAnswer | None = None
     """What the database had at ``read_at``."""
     read_at: float = 0.0

@@ -62,11 +62,15 @@ def check(app: Application, spec: JobSpec) -> ClusterAnswer:
 
 
 def refresh(app: Application) -> None:
-    """Asks the cluster again if its last answer is older than ``cluster_seconds`` and nobody is asking."""
+    """Asks the cluster again if its last answer is older than ``cluster_seconds``, or a newer one is wanted.
+
+    Not where somebody is asking, or nobody answered a moment ago. Two questions: for nodes, and for partitions.
+    """
     if not app.answers.may_ask() or not app.answers.lock.acquire(blocking=False):
         return
     try:
-        if not fresh_for(app):
+        if app.answers.wanted or not fresh_for(app):
+            app.answers.wanted = False
             _ask(app)
     finally:
         app.answers.lock.release()

@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 from lockstep_service.boundary import Application
 from lockstep_service.clusters import repository as clusters
 from lockstep_service.clusters.service import DEFAULT
-from lockstep_slurm.client.protocol import SlurmError, SlurmNode
+from lockstep_service.wire import now
+from lockstep_slurm.client.protocol import SlurmNode
 
-_log = logging.getLogger(__name__)
+_FRESH = timedelta(seconds=10)
 
 
 class Down:
-    """The nodes that are down: by the kept answer, or asked for at most once a cycle when a job has ended by one."""
+    """The nodes that are down, by the kept answer: a cycle asks Slurm about jobs and nothing else.
+
+    Where a job has ended by a node and that answer is too old to know of it, or does not, a newer one is wanted: the
+    loop that asks for nodes is woken, and a later cycle knows.
+    """
 
     def __init__(self, app: Application) -> None:
         self._app = app
         self._kept: dict[str, str] | None = None
-        self._fresh: dict[str, str] | None = None
+        self._fresh = False
+        self._wanted = False
 
     def among(self, names: frozenset[str], *, fresh: bool) -> tuple[str, ...]:
-        """Those of ``names`` that are down, each with Slurm's word for it; ``fresh``: as of now, if Slurm answers."""
+        """Those of ``names`` that are down, each with Slurm's word for it; ``fresh``: only by an answer of just now."""
         if not names:
             return ()
-        nodes = self._now() if fresh else self._before()
-        return tuple(said for name, said in sorted(nodes.items()) if name in names)
+        kept = self._read()
+        found = () if fresh and not self._fresh else tuple(kept[name] for name in sorted(names & kept.keys()))
+        if fresh and not found and not self._wanted:
+            self._wanted = True
+            self._app.want_nodes()
+        return found
 
-    def _before(self) -> dict[str, str]:
+    def _read(self) -> dict[str, str]:
         if self._kept is None:
             with self._app.database.reading() as session:
-                self._kept = _down(clusters.answer(clusters.get(session, DEFAULT)).nodes)
+                row = clusters.get(session, DEFAULT)
+                self._kept = _down(clusters.answer(row).nodes)
+            self._fresh = row is not None and row.observed_at is not None and now() - row.observed_at < _FRESH
         return self._kept
-
-    def _now(self) -> dict[str, str]:
-        if self._fresh is None:
-            self._fresh = {}
-            # Slurm may take half a minute not to answer, and other jobs wait meanwhile.
-            if self._app.answers.may_ask():
-                try:
-                    self._fresh = _down(self._app.client.nodes())
-                except SlurmError as error:
-                    self._app.answers.failed_at = time.monotonic()
-                    _log.warning("Slurm could not be asked which node failed: %s", error)
-        return self._fresh
 
 
 def _down(nodes: Sequence[SlurmNode]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""``Dispatch``: the threads that submit, reconcile and read spools, for as long as the application runs."""
+"""``Dispatch``: the threads that submit, reconcile, read spools and ask for nodes, while the application runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from lockstep_service.boundary import Application
-from lockstep_service.clusters.service import refresh
+from lockstep_service.clusters.service import fresh_for, refresh
 from lockstep_service.dispatch import ingest, reconcile, submit, wanted
 from lockstep_service.dispatch.cadence import Cadence
 from lockstep_service.dispatch.restored import doubt_submits
@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
 _AFTER_ERROR_SECONDS = 2.0
 _STUCK_SECONDS = 180.0
+_LONGEST_SECONDS = 60.0
+"""Longest pause of a loop: one that has not turned for long is taken for stuck."""
 _AGAIN_SECONDS = 10.0
 """Between two looks at the spools of jobs that wait and may have some all the same."""
 _GATHER_SECONDS = 0.03
@@ -74,7 +76,8 @@ class Dispatch:
         self._submit = Loop("submit", submit, self._stopping)
         self._reconcile = Loop("reconcile", app.measures.turning("reconcile", self._reconcile_turn), self._stopping)
         self._ingest = Loop("ingest", app.measures.turning("ingest", self._ingest_turn), self._stopping)
-        self._loops = (self._submit, self._reconcile, self._ingest)
+        self._nodes = Loop("nodes", app.measures.turning("nodes", self._nodes_turn), self._stopping)
+        self.loops = (self._submit, self._reconcile, self._ingest, self._nodes)
         self._threads: list[Thread] = []
         self._pause = 0.0
         self._rests = False
@@ -89,30 +92,39 @@ class Dispatch:
 
     def __enter__(self) -> Self:
         if self._app.settings.dispatches:
-            self._app.wake, self._app.wake_submit = self._wake, self._submit.woken.set
+            self.hear()
             self._app.dispatching = self._healthy
             if self._app.settings.restored:
                 doubt_submits(self._app)
-            self._threads = [loop.start() for loop in self._loops]
+            self._threads = [loop.start() for loop in self.loops]
         return self
+
+    def hear(self) -> None:
+        """Has the application's other parts wake the loops."""
+        self._app.wake, self._app.wake_submit = self._wake, self._submit.woken.set
+        self._app.want_nodes = self._want_nodes
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._app.outbox.closing = True
         self._stopping.set()
-        for loop in self._loops:
+        for loop in self.loops:
             loop.woken.set()
         deadline = time.monotonic() + 2.0
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _healthy(self) -> bool:
-        return all(thread.is_alive() for thread in self._threads) and all(loop.healthy() for loop in self._loops)
+        return all(thread.is_alive() for thread in self._threads) and all(loop.healthy() for loop in self.loops)
 
     def _wake(self) -> None:
         self._submit.woken.set()
         self._reconcile.woken.set()
+
+    def _want_nodes(self) -> None:
+        self._app.answers.wanted = True
+        self._nodes.woken.set()
 
     def _submit_turn(self) -> float:
         began = time.monotonic()
@@ -158,7 +170,6 @@ class Dispatch:
         self._asked_at = time.monotonic()
         self._rests = True
         moved = reconcile.reconcile(app)
-        refresh(app)
         if moved is None:
             self._pause = 0.0
             return _IDLE_SECONDS
@@ -166,6 +177,11 @@ class Dispatch:
             self._submit.woken.set()  # what has ended may be what others wait for
         self._pause = cadence.pause(self._pause, moved=moved, cost=app.watch.asking_seconds)
         return self._pause
+
+    def _nodes_turn(self) -> float:
+        """Asks for nodes and partitions, if it is time: a turn of its own, so that no cycle asks for more than jobs."""
+        refresh(self._app)
+        return min(fresh_for(self._app) or _IDLE_SECONDS, _LONGEST_SECONDS)
 
     def _ingest_turn(self) -> float:
         if self._first or self._app.url() != self._told:

@@ -39,7 +39,7 @@ class Measures:
         )
         self.turn_seconds = Histogram(
             "lockstep_turn_seconds",
-            "How long a turn of a dispatch loop took: submit, reconcile, ingest",
+            "How long a turn of a dispatch loop took: submit, reconcile, ingest, nodes",
             ["loop"],
             buckets=_SLOW,
             registry=self.registry,

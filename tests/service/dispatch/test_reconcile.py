@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,7 +14,7 @@ from lockstep_service.dispatch.ingest import unfinished
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
-from lockstep_slurm.client.protocol import SlurmJob, SlurmNode, SlurmUnavailableError
+from lockstep_slurm.client.protocol import SlurmJob
 from lockstep_slurm.job.identity import slurm_name
 from lockstep_slurm.job.rundir import Claim, as_json, begin_start, claim_file
 
@@ -107,15 +107,15 @@ class TestReconcile:
 
 
 class TestFailedNodes:
-    @pytest.mark.parametrize(("state", "questions"), [("PENDING", 0), ("NODE_FAIL", 1)])
-    def test_nodes_are_asked_for_when_one_ended_a_job_and_not_while_one_waits(
+    @pytest.mark.parametrize(("state", "wanted"), [("PENDING", 0), ("NODE_FAIL", 3)])
+    def test_nodes_are_wanted_when_one_ended_a_job_and_not_while_one_waits(
         self,
         app: Application,
         slurm: Unreliable,
         job: Json,
         monkeypatch: pytest.MonkeyPatch,
         state: str,
-        questions: int,
+        wanted: int,
     ) -> None:
         submit_until_taken(app)
         found = row(app, job)
@@ -127,16 +127,16 @@ class TestFailedNodes:
         )  # fmt: skip
         claim_file(Path(found.run_dir), 1).write_text(as_json(claim))
         told = SlurmJob(found.slurm_job_id, slurm_name("digits", job["id"]), state, restarts=1)
-        asked: list[float] = []
+        asked: list[str] = []
 
-        def nodes() -> list[SlurmNode]:
-            asked.append(time.monotonic())
-            raise SlurmUnavailableError("connection timed out")
+        def nodes() -> NoReturn:
+            pytest.fail("a cycle asked for nodes")
 
         monkeypatch.setattr(slurm, "queue", lambda: [told])
         monkeypatch.setattr(slurm, "nodes", nodes)
+        monkeypatch.setattr(app, "want_nodes", lambda: asked.append("nodes"))
         monkeypatch.setattr(app, "settings", app.settings.model_copy(update={"exit_grace_seconds": 60.0}))
         for _ in range(3):
             reconcile(app)
-        assert len(asked) == questions
+        assert len(asked) == wanted
         assert row(app, job).phase == ("waiting" if state == "PENDING" else "running")
