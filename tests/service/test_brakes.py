@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from lockstep_service.dispatch.brakes import EVERYTHING, Brakes
 
 
@@ -43,3 +47,25 @@ def test_one_groups_brake_is_no_other_groups_and_the_next_try_is_the_first_of_al
     put_on(brakes, 101.0, EVERYTHING)
     assert brakes.next_try(101.5) == 0.5
     assert brakes.reason(EVERYTHING) == "why"
+
+
+class Meanwhile(float):
+    """A moment, or what a brake holds, at the look at which another thread puts a brake on."""
+
+    put_on: Callable[[object], object] = staticmethod(lambda _what: None)
+    def __rsub__(self, other: float) -> float:
+        self.put_on(object())
+        return other - float(self)
+
+    def __ne__(self, other: object) -> bool:
+        self.put_on(object())
+        return False
+
+
+@pytest.mark.parametrize("look", ["any_group", "next_try"])
+def test_a_brake_that_is_put_on_while_they_are_gone_through_is_no_error(look: str) -> None:
+    brakes, found = Brakes(), Meanwhile(100.0)
+    for what in (found, EVERYTHING):
+        put_on(brakes, 99.0, what)
+    found.put_on = lambda what: put_on(brakes, 99.0, what)
+    assert brakes.next_try(found) == 1.0 if look == "next_try" else not brakes.any_group()

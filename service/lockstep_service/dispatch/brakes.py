@@ -24,7 +24,7 @@ class Brakes:
     """Brakes by what they hold: ``EVERYTHING``, or a group of jobs that share a limit of Slurm's.
 
     A brake is put on for a pause that doubles each time. When that is over, one job may be tried; only when that one
-    was taken is the brake off.
+    was taken is the brake off. Threads that submit put brakes on and take them off while others look.
     """
 
     _on: dict[Hashable, _Brake] = field(default_factory=dict)
@@ -63,8 +63,12 @@ class Brakes:
 
     def any_group(self) -> bool:
         """Whether a group, and not only everything, is held."""
-        return any(what != EVERYTHING for what in self._on)
+        return any(what != EVERYTHING for what in self._now())
 
     def next_try(self, moment: float) -> float | None:
         """Seconds until the next brake lets one through; None where none is on."""
-        return min((max(0.0, one.until - moment) for one in self._on.values()), default=None)
+        return min((max(0.0, one.until - moment) for one in self._now().values()), default=None)
+
+    def _now(self) -> dict[Hashable, _Brake]:
+        """Those that are on, to be gone through: another thread may put one on meanwhile."""
+        return self._on.copy()
