@@ -13,6 +13,7 @@ import pytest
 
 from lockstep_slurm.cluster import ClusterInfo, daemons, down, up
 from lockstep_slurm.cluster.layout import Layout
+from lockstep_slurm.job.rundir import exit_file
 from support import slurm
 from support.lockstep import Json, Lockstep, client, wait_for
 
@@ -49,6 +50,14 @@ def cluster() -> Iterator[ClusterInfo]:
     finally:
         down(folder / "c")
         shutil.rmtree(folder)
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process, and not only what is left of it until somebody asks how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 class Trainings:
@@ -181,14 +190,19 @@ def test_a_node_fails_under_it_while_its_processes_live_on(trainings: Trainings)
     second = trainings.started("fails", 2)
     assert second != first
     trainings.until(job, phase="running", state="RUNNING")
-    trainings.end("fails")
+    assert lives(first), "there is but one copy, and nothing to fence"
+    rank = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+    trainings.end("fails")  # both
     ended = trainings.ended_well(job)
     assert (ended["phase"], [attempt["number"] for attempt in ended["attempts"]]) == ("ended well", [1, 2])
-    assert ended["attempts"][1]["exit_code"] == 0
+    # Who writes exit records is the training's parent: by itself it ends well, and writes nothing of that.
+    wait_for("the end of the first copy", lambda: not lives(first) and not lives(rank), WITHIN)
+    assert exit_file(Path(ended["run_dir"]), 2).exists()
+    assert not exit_file(Path(ended["run_dir"]), 1).exists()
+    exits = [(attempt["exit_code"], attempt["exit_signal"]) for attempt in ended["attempts"]]
+    assert exits == [(None, None), (0, None)]
     assert ended["attempts"][0]["nodes"] == [node] != ended["attempts"][1]["nodes"]
-    # slurmd finds what it left behind, and that it is not to run any more.
     daemons.start_node(Layout.of(trainings.cluster.folder), node)
-    wait_for("the end of the first", lambda: not Path(f"/proc/{first}").exists(), WITHIN)
     wait_for("the node", lambda: "idle" in trainings.slurm("sinfo", "-n", node, "-h", "-o", "%T").split(), WITHIN)
 
 

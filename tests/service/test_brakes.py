@@ -53,6 +53,7 @@ class Meanwhile(float):
     """A moment, or what a brake holds, at the look at which another thread puts a brake on."""
 
     put_on: Callable[[object], object] = staticmethod(lambda _what: None)
+
     def __rsub__(self, other: float) -> float:
         self.put_on(object())
         return other - float(self)
