@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,12 +26,6 @@ from support.placements import machine, shares, verdict, verdict_values
 from .conftest import HandMadeRun
 
 Json = dict[str, Any]
-
-
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """One database is enough here: what is streamed is read as elsewhere."""
-    return f"sqlite:///{tmp_path / 'lockstep.db'}"
 
 
 @pytest.fixture

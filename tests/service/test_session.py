@@ -22,7 +22,7 @@ OWN = {"Origin": "http://127.0.0.1:8080"}
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
-    """One database is enough here: sessions are not stored."""
+    """One database is enough here: what is known of sessions is in the home and not in the database."""
     return f"sqlite:///{tmp_path / 'lockstep.db'}"
 
 

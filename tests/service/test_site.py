@@ -16,12 +16,6 @@ from lockstep_service.dashboard import mount_dashboard
 from lockstep_service.settings import Settings
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """One database is enough here."""
-    return f"sqlite:///{tmp_path / 'lockstep.db'}"
-
-
 class TestHealth:
     def test_anyone_may_ask(self, browser: TestClient) -> None:
         assert browser.get("/healthz").json() == {"status": "ok"}
@@ -33,6 +27,7 @@ class TestHealth:
         assert (answer.status_code, answer.json()) == (503, {"database": True, "dispatch": False})
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # none of this is asked of it
 class TestHostsAndHeaders:
     @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "[::1]:8080"])
     def test_own_names_are_taken(self, browser: TestClient, host: str) -> None:
