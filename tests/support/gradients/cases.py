@@ -432,13 +432,17 @@ CASES = {
     "frozen behind a forward pass": Case(mlp, mlp_loss, step=freezing_step, peer=False),
     "accumulation": Case(mlp, mlp_loss, step=accumulating_step, horovod_step=accumulating_on_horovod),
     "passes": Case(mlp, mlp_loss, step=passes_on_ours, horovod_step=accumulating_on_horovod, options=three_passes()),
-    "horovod's arguments": Case(mlp, mlp_loss, step=accumulating_on_horovod, options=as_horovods()),
-    "mixed dtypes": Case(Mixed, mlp_loss),
-    "mixed dtypes over tcp": Case(Mixed, mlp_loss, options={"transport": "tcp", "piece_bytes": 512}),
+    "horovod's arguments": Case(
+        mlp, mlp_loss, step=accumulating_on_horovod, options=as_horovods(), undeferred=False
+    ),
+    "mixed dtypes": Case(Mixed, mlp_loss, undeferred=False),
+    "mixed dtypes over tcp": Case(
+        Mixed, mlp_loss, options={"transport": "tcp", "piece_bytes": 512}, undeferred=False
+    ),
     "clipping": Case(mlp, mlp_loss, options={"max_grad_norm": 0.1}, horovod_step=clipping_on_horovod),
     "clipping by hand": Case(mlp, mlp_loss, step=clipping_by_hand),
-    "loss scaling": Case(mlp, mlp_loss, step=scaled_step),
-    "loss scaling, fused": Case(mlp, mlp_loss, fused, step=scaled_step),
+    "loss scaling": Case(mlp, mlp_loss, step=scaled_step, steps=6),
+    "loss scaling, fused": Case(mlp, mlp_loss, fused, step=scaled_step, steps=6, undeferred=False),
     "scheduler": Case(mlp, mlp_loss, step=scheduled_step),
     "reading between steps": Case(transformer, transformer_loss, step=watched_step, steps=11),
     "delays": Case(transformer, transformer_loss, step=delayed_step, steps=20),
