@@ -91,6 +91,12 @@ class Scripted(LocalClient):
             (job,) = (one for one in self._answers.queue or [] if one.id == job_id)
             self._answers.tell(job, reason="Priority")
 
+    def cancel(self, job_id: int) -> None:
+        self._ask("cancel")
+        with self._lock:
+            (job,) = (one for one in self._answers.queue or [] if one.id == job_id)
+            self._answers.tell(job, state="CANCELLED", reason=None)
+
     def nodes(self) -> list[SlurmNode]:
         self._ask("nodes")
         return super().nodes() if self._answers.nodes is None else list(self._answers.nodes)

@@ -13,7 +13,9 @@ from fastapi.testclient import TestClient
 from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch.brakes import EVERYTHING
+from lockstep_service.jobs import repository
 from lockstep_service.settings import Settings
+from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import SlurmJob, SlurmNode
 from support.clock import Clock
 
@@ -65,13 +67,21 @@ def asked_in(turns: Turns, answers: Answers) -> list[tuple[str, list[str]]]:
 def test_no_turn_asks_slurm_more_than_two_questions(
     app: Application, api: TestClient, answers: Answers, clock: Clock, turns: Turns, spec: Json
 ) -> None:
-    _waits, _gone, fails = told = dispatched(app, api, spec, 3)
+    waits, _gone, fails, goes = dispatched(app, api, spec, 4)
     hand = run_of(app, fails)
     hand.claim(slurm_job_id=fails.id)
     running = replace(fails, state="RUNNING", reason=None, nodes=("node1",))
-    answers.queue = [told[0], running]  # of the second neither queue nor records know anything
+    answers.queue = [waits, running, goes]  # of the second neither queue nor records know anything
     asked = []
     for second in range(0, 140, 2):
+        if second == 80:
+            # One is cancelled that was dispatched after the last look at the queue, which another has left.
+            answers.queue = [one for one in answers.queue if one.id != goes.id]
+            with app.database.writing() as session:
+                found = repository.lock(session, row(app, waits).id)
+                assert found is not None
+                found.dispatched_at = now()
+            api.post(f"{URL}/{row(app, waits).id}/cancel").raise_for_status()
         if second == 100:  # not when nodes are asked for anyway
             answers.tell(fails, state="NODE_FAIL")
             answers.nodes = [replace(NODE, state="DOWN", reason="Not responding")]
@@ -84,6 +94,7 @@ def test_no_turn_asks_slurm_more_than_two_questions(
     assert counts["records"] > 1
     # Once a minute, and when the job has ended by a node.
     assert 2 <= counts["nodes"] == counts["partitions"] <= 4
+    assert (row(app, waits).state, row(app, goes).phase) == ("CANCELLED", "unknown")
     assert "Slurm says node1 is DOWN (Not responding)" in str(row(app, fails).reason)
 
 

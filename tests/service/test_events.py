@@ -150,6 +150,7 @@ class TestStreamJobEvents:
         (event,) = read(server, path, 1, last)
         assert (event.event, json.loads(event.data)["last"]["step"]) == ("metrics", 2)
 
+    @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # which is not asked about such an id
     @pytest.mark.parametrize("last", ["", "nonsense", "1-2-3", "9" * 40 + "-0-0-0", "-1--1--1--1"])
     def test_an_id_that_is_none_of_ours_is_told_everything(
         self, server: httpx.Client, hand: HandMadeRun, last: str

@@ -82,6 +82,7 @@ class Dispatch:
         self._pause = 0.0
         self._rests = False
         self._asked_at = 0.0
+        self._looked = False
         self._submitted_at = -_GATHER_SECONDS
         self._unseen_since: float | None = None
         self._first = True
@@ -161,14 +162,15 @@ class Dispatch:
     def _reconcile_turn(self) -> float:
         """One cycle; the pause grows while nothing moves, up to the polite limit."""
         app, settings = self._app, self._app.settings
-        reconcile.pass_on_cancels(app)
-        wanted.pass_on(app)
         cadence = Cadence(settings.reconcile_seconds, settings.reconcile_limit_seconds)
+        if not self._looked and self._pass_on():
+            self._looked = True  # the cycle is the next turn's, so that none asks Slurm for more than two things
+            return cadence.gap(app.watch.asking_seconds)
         gap = cadence.gap(app.watch.asking_seconds) - (time.monotonic() - self._asked_at)
         if gap > 0:
             return gap
         self._asked_at = time.monotonic()
-        self._rests = True
+        self._rests, self._looked = True, False
         moved = reconcile.reconcile(app)
         if moved is None:
             self._pause = 0.0
@@ -177,6 +179,13 @@ class Dispatch:
             self._submit.woken.set()  # what has ended may be what others wait for
         self._pause = cadence.pause(self._pause, moved=moved, cost=app.watch.asking_seconds)
         return self._pause
+
+    def _pass_on(self) -> bool:
+        """Tells Slurm what owners want of their jobs; whether that took a look at the queue first."""
+        looks = self._app.watch.looks
+        reconcile.pass_on_cancels(self._app)
+        wanted.pass_on(self._app)
+        return self._app.watch.looks != looks
 
     def _nodes_turn(self) -> float:
         """Asks for nodes and partitions, if it is time: a turn of its own, so that no cycle asks for more than jobs."""

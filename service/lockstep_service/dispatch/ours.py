@@ -33,6 +33,7 @@ def is_ours(app: Application, row: JobRow) -> bool:
     long_ago = watch.queue_at is not None and now() - watch.queue_at > _LASTS
     if before_it or (long_ago and job in watch.queue):
         watch.queue_at, asked_at = None, now()
+        watch.looks += 1
         watch.queue, watch.queue_at = in_queue(app), asked_at
     return job in watch.queue
 

@@ -173,6 +173,8 @@ class Watch:
     queue: Collection[tuple[int, str]] = ()
     """Number and name of the jobs that were in Slurm's queue when it told it last, and when that was asked for."""
     queue_at: datetime | None = None
+    looks: int = 0
+    """How many looks at the queue were taken for the sake of what is passed on to Slurm."""
 
     def refresh(self, session: Session) -> None:
         """Takes over what has changed in the database since."""
