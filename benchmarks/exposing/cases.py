@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 PLAIN = "no communication"
@@ -97,5 +98,5 @@ COMPARED = 23
 falls into a step of the default, before the plan that looks best is confirmed in further ones: it decides nothing."""
 TUNED = 90
 """Steps after which ours has kept one, 87 at most, and used it: so many it makes before the first round."""
-FULL = Form(rounds=7, seconds=700)
+FULL = Form(rounds=7, seconds=inf)
 QUICK = Form(rounds=4, seconds=420, links=(1.0,), timed=1)

@@ -24,6 +24,8 @@ RECOVERED = 0.8
 SCALING = 0.97
 WORTH = 0.05
 """Of a step: where less than this lies between stock and the floor, nothing worth it is left to recover."""
+NEAR = 0.1
+"""How far the link may be from what the case says, beside what computing took in the turns."""
 QUIET = 0.05
 """Of a CPU: where programs of others had more than this, no time says anything of exposed communication."""
 LEAST_EXPOSED = 0.01
@@ -77,6 +79,11 @@ class Piece:
         return statistics.median(float(one["foreign"]) for turns in self.turns.values() for one in turns)
 
     @property
+    def factor(self) -> float:
+        """How many times as long communication alone takes as a step without any, in its turns."""
+        return float(self.alone["seconds"]) / self.median(PLAIN)
+
+    @property
     def bound(self) -> float:
         """Seconds of communication that no order can hide."""
         return least_exposed(self.layers, self.alone["seconds"] / self.alone["bytes"])
@@ -113,18 +120,28 @@ def _rows(piece: Piece) -> Iterator[Row]:
 
 
 def equal(piece: Piece, kinds: Sequence[str]) -> bool:
-    """Whether these trained the same, and alone on the machine: equal losses at every step of every rank, then equal
-    parameters on all ranks.
-    """  # noqa: D205
+    """Whether these trained the same, alone on the machine and over the link that the case says.
+
+    The same: equal losses at every step of each rank and equal parameters, after as many steps of each. Ours go on for
+    longer: over every transport alike, and with equal parameters on all ranks.
+    """
     states = [piece.states[kind] for kind in kinds]
-    first = states[0]
+    longer = [piece.ends[kind] for kind in CARRIED if kind in piece.ends]
     return (
         piece.foreign <= QUIET
-        and all(own["losses"] == one["losses"] for state in states for own, one in zip(state, first, strict=True))
-        and all(math.isfinite(loss) for rank in first for loss in rank["losses"])
+        and (piece.link is None or abs(piece.factor / piece.link - 1) <= NEAR)
+        and _same_losses(states)
+        and _same_losses(longer)
         and len({rank["digest"] for state in states for rank in state}) == 1
         and all(len({rank["digest"] for rank in piece.ends[kind]}) == 1 for kind in kinds)
     )
+
+
+def _same_losses(states: Sequence[Sequence[Mapping[str, Any]]]) -> bool:
+    """Whether all states have the same finite losses on each rank, in those steps that all have made."""
+    steps = min(len(rank["losses"]) for state in states for rank in state)
+    of_ranks = [{tuple(state[rank]["losses"][:steps]) for state in states} for rank in range(len(states[0]))]
+    return all(len(losses) == 1 and all(map(math.isfinite, *losses)) for losses in of_ranks)
 
 
 def _step(piece: Piece, ours: str, peer: str, metric: str = "step") -> Row:
@@ -226,12 +243,12 @@ def interval(rounds: int, statistic: Callable[[Sequence[int]], float]) -> tuple[
 
 def notes_of(piece: Piece) -> list[str]:
     """What the link was, what the floor is made of, and where CPU time went."""
-    plain, alone = piece.median(PLAIN), piece.alone["seconds"]
+    plain, alone = piece.median(PLAIN), float(piece.alone["seconds"])
     pairs = len(piece.seconds(PLAIN))
     told = (
         f"{piece.name}: {pairs} rounds; computing alone {1e3 * plain:.0f} ms a step, "
         f"communication alone {1e3 * alone:.0f} ms for {piece.alone['bytes'] / 2**20:.1f} MiB "
-        f"({alone / plain:.2f} x{', ' + piece.rate if piece.rate else ''}), {1e3 * piece.cost:.0f} ms of CPU; "
+        f"({piece.factor:.2f} x{', ' + piece.rate if piece.rate else ''}), {1e3 * piece.cost:.0f} ms of CPU; "
         f"bound {1e3 * piece.bound:.0f} ms; programs of others had {piece.foreign:.1%} of a CPU"
     )
     steps = ", ".join(f"{kind} {1e3 * piece.median(kind):.0f} ms ({_by_thread(piece, kind)})" for kind in piece.turns)
