@@ -187,7 +187,7 @@ class TestBars:
 class TestExchange:
     def test_tells_what_was_measured_and_planned(self) -> None:
         figures = Figures()
-        figures.take([Record(1, 0, 1, 1.0, "step", 1, values(communication_s=0.12))])
+        figures.take([Record(1, 0, 1, 1.0, "step", 1, values(communication_s=0.12, gradient_bytes=102_341_017))])
         isolation: Json = {
             "piece_bytes": [65536, 1 << 20], "seconds_per_piece": [1e-3, 9e-3], "bytes_per_s": 118e6, "latency_s": 2e-4,
         }  # fmt: skip
@@ -201,7 +201,7 @@ class TestExchange:
         found = figures.step_time()
         assert found is not None
         assert found.exchange == (
-            "Gradients are under way for 120 ms of a step; the training waits 40 ms for them. "
+            "Gradients (97.6 MiB) are under way for 120 ms of a step; the training waits 40 ms for them. "
             "Communication alone: 118 MB/s, 200 µs for the smallest piece. "
             "Gradients go in 98 pieces a step of at most 1 MiB, 2 under way at once, a cycle of 1 ms, over horovod "
             "(the link is full by two pieces)."

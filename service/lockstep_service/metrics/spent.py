@@ -9,7 +9,7 @@ from statistics import median
 
 from lockstep_service.metrics.rank import Rank
 from lockstep_service.metrics.record import number
-from lockstep_service.metrics.told import COMPUTED, TOLD, Told
+from lockstep_service.metrics.told import COMPUTED, TIMES, TOLD, Told
 
 _LONGEST = 1e9
 """Seconds; a step that takes 30 years is none, and such numbers add up to what no answer can hold."""
@@ -17,7 +17,7 @@ _LONGEST = 1e9
 
 @dataclass(frozen=True)
 class Spent:
-    """One rank's mean step; seconds. ``parts`` has those of the record's names that this rank tells."""
+    """One rank's mean step; seconds, and bytes. ``parts`` has those of the record's names that this rank tells."""
 
     rank: int
     node: str | None
@@ -63,9 +63,9 @@ def spent(rank: Rank) -> Spent | None:
     sums = [
         sum(max(0.0, value or 0.0) for value in column) / steps for column in zip(*(v for _, v in whole), strict=True)
     ]
-    if max(sums) > _LONGEST:
-        return None
     means = dict(zip(names, sums, strict=True))
+    if max(mean for name, mean in means.items() if name in TIMES) > _LONGEST:
+        return None
     return Spent(rank.rank, rank.node, len(whole), means.pop("seconds"), means)
 
 

@@ -11,13 +11,15 @@ from lockstep_service.metrics.rank import Attempt
 from lockstep_service.metrics.schemas import PartName, Spread, StepBar, StepPart, StepTime
 from lockstep_service.metrics.spent import Spent
 from lockstep_service.metrics.told import COMPUTED
-from lockstep_service.metrics.words import figure, seconds_in_words
+from lockstep_service.metrics.words import bytes_in_words, figure, seconds_in_words
 
 MOST_BARS = 12
 """More ranks than that do not each have a bar."""
 _SLOWEST = 8
 _EQUAL = 0.03
 """Equal ranks on equal nodes differ by so much from one look to the next."""
+_MOST_BYTES = 1e15
+"""Of a step; what tells more has made it up."""
 _UNTOLD = (*COMPUTED, "exposed_s", "waiting_s")
 _NAMES = {
     "forward_s": "forward pass",
@@ -115,8 +117,10 @@ def _hidden(middle: Spent) -> str | None:
     exposed, under_way = middle.parts.get("exposed_s"), middle.parts.get("communication_s")
     if exposed is None or under_way is None or under_way <= 0:  # alone, the name was used for something else before
         return None
+    sent = middle.parts.get("gradient_bytes", 0.0)
+    many = f" ({bytes_in_words(sent)})" if 0 < sent < _MOST_BYTES else ""
     return (
-        f"Gradients are under way for {seconds_in_words(under_way)} of a step; the training waits "
+        f"Gradients{many} are under way for {seconds_in_words(under_way)} of a step; the training waits "
         f"{seconds_in_words(exposed)} for them."
     )
 

@@ -11,10 +11,12 @@ from lockstep_service.metrics.record import Value, number
 
 COMPUTED = ("forward_s", "backward_s", "optimizer_s", "data_s")
 """The parts of a step in which a rank works, in seconds."""
-TOLD = ("seconds", *COMPUTED, "exposed_s", "waiting_s", "communication_s")
+TIMES = ("seconds", *COMPUTED, "exposed_s", "waiting_s", "communication_s")
 """What a step record says of where its time went (docs/records.md), in seconds.
 
 ``waiting_s`` is a part of ``exposed_s``; ``communication_s`` goes on beside all others."""
+TOLD = (*TIMES, "gradient_bytes")
+"""And how much went to the other ranks meanwhile."""
 
 
 class Told(Struct, array_like=True, frozen=True, gc=False):
