@@ -6,15 +6,14 @@ Exposed is what a step takes more than the same step of ranks that do not commun
 from __future__ import annotations
 
 import math
-import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.exposing.bound import Layer, least_exposed
 from benchmarks.exposing.cases import CARRIED, DDP, PLAIN, STOCK, Case
-from benchmarks.report import RESAMPLES, Row, paired
+from benchmarks.report import Row, interval, paired
 
 SLOWER_THAN_STOCK = 1.01
 SLOWER_THAN_DDP = 1.02
@@ -232,13 +231,6 @@ def recovered(stock: Sequence[float], own: Sequence[float], plain: Sequence[floa
 def picked(rounds: Sequence[int], *of: Sequence[float]) -> list[list[float]]:
     """Of each of these the values of these rounds."""
     return [[one[number] for number in rounds] for one in of]
-
-
-def interval(rounds: int, statistic: Callable[[Sequence[int]], float]) -> tuple[float, float, float]:
-    """``statistic`` of all rounds, and its bootstrap 95 % interval: whole rounds are drawn."""
-    dice = random.Random(0)  # noqa: S311 - resampling, the same on every run
-    drawn = sorted(statistic(dice.choices(range(rounds), k=rounds)) for _ in range(RESAMPLES))
-    return statistic(range(rounds)), drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES)]
 
 
 def notes_of(piece: Piece) -> list[str]:

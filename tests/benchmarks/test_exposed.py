@@ -36,9 +36,10 @@ from benchmarks.exposing.cases import (
     Form,
     case_of,
 )
-from benchmarks.exposing.figures import Piece, exposed_ratio, interval, notes_of, recovered, rows_of
+from benchmarks.exposing.figures import Piece, exposed_ratio, notes_of, recovered, rows_of
 from benchmarks.exposing.hosts import as_rate
 from benchmarks.kept import Kept
+from benchmarks.report import interval
 from lockstep_slurm.cluster.hosts import bits_per_second
 from lockstep_worker.gradients.order import Timing, lateness, schedule
 

@@ -58,3 +58,11 @@ def test_listeners_of_the_list_and_of_pages(form: Form, monkeypatch: pytest.Monk
     found = listening.measure(form)
     check(found)
     assert len(found.rows) == 3
+
+
+def test_where_each_hears_of_a_change_of_its_own_the_percentile_over_the_changes_has_an_interval() -> None:
+    case = listening.Case("each", [listening.Listener("/x")] * 20, listening.listed, 20, everyone=False)
+    row = listening.row_of(case, [*[100.0] * 15, 200.0, 300.0, 400.0, 500.0, 600.0], valid=True)
+    assert (row.ours, row.ratio) == (500.0, 2.0)
+    assert row.ratio_low <= 2.0 <= row.ratio_high
+    assert row.ratio_low < row.ratio_high

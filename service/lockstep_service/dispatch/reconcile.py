@@ -47,7 +47,7 @@ from lockstep_slurm.errors import LockstepError
 _log = logging.getLogger(__name__)
 _TOGETHER = 200
 """Jobs in one transaction: SQLite has one writer, and requests wait for it."""
-_MOST = 1500
+_MOST = 1000
 """Jobs with news that one cycle takes; the next, which comes soon, takes the rest. So every cycle is short."""
 _OBSERVED = 500
 """Of how many jobs without news a cycle notes that they were observed: those first whose last note is oldest."""
