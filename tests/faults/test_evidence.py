@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from faults.evidence import Count, completions, count
-from faults.run import Happened
+from faults.happened import Happened
 from faults.schedule import FULL, SHORT
 
 RUN: dict[str, Any] = {

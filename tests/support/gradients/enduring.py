@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lockstep_worker import births
-from support.gradients import cases
+from support.gradients import models, steps
 from support.gradients.special import optimizer_of, shared, trained, unfreezing_on_one_rank
 from support.gradients.training import Case, Run, backward, digest, equal_on_all_ranks
 
@@ -24,7 +24,7 @@ def tiny() -> nn.Sequential:
 
 
 def tiny_loss(model: Any, _step: int) -> Tensor:
-    found: Tensor = (model(cases.data(2, 4)) - 1).square().mean()
+    found: Tensor = (model(models.data(2, 4)) - 1).square().mean()
     return found
 
 
@@ -54,17 +54,17 @@ def sleeps_over_tcp() -> None:
 
 def sleeps(transport: str = "horovod") -> None:
     """A rank that waits half a second for another one uses next to no CPU time for it, in either of its threads."""
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model, transport=transport)
-    trained(model, optimizer, 4, cases.mlp_loss)
+    trained(model, optimizer, 4, models.mlp_loss)
     optimizer.complete()
     hvd.barrier()
     if hvd.rank() == 1:
         time.sleep(0.5)
-        trained(model, optimizer, 1, cases.mlp_loss)
+        trained(model, optimizer, 1, models.mlp_loss)
         optimizer.complete()
     else:
-        trained(model, optimizer, 1, cases.mlp_loss)
+        trained(model, optimizer, 1, models.mlp_loss)
         thread = optimizer._own.reducer._exchange._thread.native_id
         assert births.BIRTHS.role(thread, births.threads_alive()[thread]) == "exchange"
         began, own, threads = time.perf_counter(), time.thread_time(), cpu_seconds(thread)
@@ -107,7 +107,9 @@ def by_horovod() -> Run:
 
 def twenty_steps(how: str, options: dict[str, Any]) -> Run:
     """With a delay of its own on each rank in every hook."""
-    run = Run(Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=20, options=options), how)
+    run = Run(
+        Case(models.transformer, models.transformer_loss, step=steps.delayed_step, steps=20, options=options), how
+    )
     assert all(equal_on_all_ranks(run.train())), how
     return run
 
@@ -116,7 +118,7 @@ def five_hundred_steps() -> None:
     """With a delay of its own on each rank in every hook of every module and parameter, under the watchdog of all."""
     model = tiny()
     optimizer = optimizer_of(model, piece_bytes=384, credit=2)
-    cases.delay_hooks(model, seconds=0.0003)
+    steps.delay_hooks(model, seconds=0.0003)
     trained(model, optimizer, 500, tiny_loss)
     assert optimizer._own.deferral.pending
     assert len(optimizer._own.reducer.plan.order) > 1

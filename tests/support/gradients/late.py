@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import lockstep
 from lockstep_worker.gradients.errors import GradientError
-from support.gradients import cases
+from support.gradients import models
 from support.gradients.special import Gated, optimizer_of, shared, trained
 from support.gradients.training import backward, digest, raises, state_digest
 
@@ -77,7 +77,7 @@ def times(one: Tensor, other: Tensor) -> Tensor:
 
 
 def block_loss(model: Any, _step: int) -> Tensor:
-    found: Tensor = model(cases.data(2, 4)).square().mean()
+    found: Tensor = model(models.data(2, 4)).square().mean()
     return found
 
 
@@ -101,7 +101,7 @@ def transforms() -> None:
     def loss(model: Any, step: int) -> Tensor:
         if step < 3:
             return block_loss(model, step)  # what is used first is measured
-        inputs = cases.data(2, 4)
+        inputs = models.data(2, 4)
 
         def function(parameters: dict[str, Tensor]) -> Tensor:
             found: Tensor = torch.func.functional_call(model, parameters, (inputs,)).square().mean()
@@ -151,12 +151,12 @@ def compiled_code() -> None:
 def resuming() -> None:
     """One rank has read a checkpoint, and tells it to the others: these make a state of their own for it to go to."""
     torch.manual_seed(hvd.rank())
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model)
     if hvd.rank() == 0:
-        earlier = cases.mlp()
+        earlier = models.mlp()
         base = torch.optim.SGD(earlier.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
-        backward(cases.mlp_loss(earlier, 0))
+        backward(models.mlp_loss(earlier, 0))
         base.step()
         optimizer.load_state_dict(base.state_dict())
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
@@ -166,7 +166,7 @@ def resuming() -> None:
     assert all(values["momentum_buffer"].any() for values in optimizer.state.values())
     assert shared(digest(one.detach() for one in model.parameters()))
     assert shared(state_digest(optimizer))
-    trained(model, optimizer, 5, cases.mlp_loss)
+    trained(model, optimizer, 5, models.mlp_loss)
     assert optimizer._own.deferral.pending
     optimizer.close()
     assert shared(digest(one.detach() for one in model.parameters()))
@@ -190,9 +190,9 @@ class Steered(torch.optim.SGD):
 
 def steered() -> tuple[Any, Any]:
     """A model, and its optimizer, with an update on its way."""
-    model = cases.mlp()
+    model = models.mlp()
     optimizer: Any = lockstep.DistributedOptimizer(Steered(model.parameters(), lr=0.1), model.named_parameters())
-    trained(model, optimizer, 4, cases.mlp_loss)
+    trained(model, optimizer, 4, models.mlp_loss)
     assert optimizer._own.deferral.pending
     return model, optimizer
 
@@ -226,7 +226,7 @@ def failing_updates() -> None:
 
     optimizer.during = during
     with raises(KeyboardInterrupt, ""):
-        model(cases.data(2, 12))
+        model(models.data(2, 12))
     for use in (optimizer.complete, optimizer.step, optimizer.state_dict, model[0].weight.sum):
         with raises(GradientError, "an update failed before (KeyboardInterrupt())"):
             use()
@@ -252,11 +252,11 @@ class Counting(torch.optim.SGD):
 
 def state_in_groups() -> None:
     """What ``separable=True`` is not true for is told, before it makes a difference."""
-    model = cases.mlp()
+    model = models.mlp()
     optimizer: Any = lockstep.DistributedOptimizer(
         Counting(model.parameters(), lr=1.0), model.named_parameters(), separable=True
     )
-    trained(model, optimizer, 4, cases.mlp_loss)
+    trained(model, optimizer, 4, models.mlp_loss)
     assert optimizer._own.deferral.pending
     with raises(GradientError, "step() changes 'lr' of its parameter groups"):
         optimizer.complete()
@@ -269,13 +269,13 @@ def zeroed_in_between() -> None:
     found = []
     for defer in (False, True):
         torch.manual_seed(3)
-        model = cases.Branches(with_never=True)
+        model = models.Branches(with_never=True)
         before = model.never.weight.detach().clone()
         optimizer = optimizer_of(model, defer=defer)
         for step in range(8):
             torch.manual_seed(1000 * step + hvd.rank())
             optimizer.zero_grad(set_to_none=False)
-            backward(cases.branches_loss(model, step))
+            backward(models.branches_loss(model, step))
             optimizer.step()
         optimizer.close()
         assert torch.equal(model.never.weight, before)
@@ -286,15 +286,15 @@ def zeroed_in_between() -> None:
 
 def evaluating_while_measured() -> None:
     """An evaluation behind every step hides the first uses; nothing is deferred by an order that was not measured."""
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model)
     for step in range(4):
-        trained(model, optimizer, 1, cases.mlp_loss)
+        trained(model, optimizer, 1, models.mlp_loss)
         model.eval()
-        model(cases.data(2, 12))
+        model(models.data(2, 12))
         model.train()
         assert not optimizer._own.reducer.plan.measured, step
-    trained(model, optimizer, 5, cases.mlp_loss)
+    trained(model, optimizer, 5, models.mlp_loss)
     assert optimizer._own.reducer.plan.measured
     assert optimizer._own.deferral.pending
     assert optimizer._own.reducer.plan.sequence[:2] == (0, 1)  # the first layer is used first
@@ -305,9 +305,9 @@ def strange_cpus() -> None:
     """CPUs that this process cannot have leave the exchange thread where it is."""
     os.environ["LOCKSTEP_EXCHANGE_CPUS"] = "4000"
     try:
-        model = cases.mlp()
+        model = models.mlp()
         optimizer = optimizer_of(model)
-        trained(model, optimizer, 4, cases.mlp_loss)
+        trained(model, optimizer, 4, models.mlp_loss)
     finally:
         del os.environ["LOCKSTEP_EXCHANGE_CPUS"]
     optimizer.close()
@@ -317,9 +317,9 @@ def groups_that_end() -> None:
     """Somebody's subgroup ends no exchange; the whole of torch's ends its own, and not Horovod's."""
     optimizers = []
     for transport in ("horovod", "gloo"):
-        model = cases.mlp()
+        model = models.mlp()
         optimizers.append(optimizer_of(model, transport=transport))
-        trained(model, optimizers[-1], 4, cases.mlp_loss)
+        trained(model, optimizers[-1], 4, models.mlp_loss)
     subgroup = torch.distributed.new_group([0, 1])
     torch.distributed.destroy_process_group(subgroup)
     assert all(one._own.deferral.pending for one in optimizers)

@@ -17,7 +17,7 @@ from lockstep_worker.gradients.isolation import Isolation, measure
 from lockstep_worker.gradients.pieces import lay_out
 from lockstep_worker.gradients.transport import HorovodTransport
 from lockstep_worker.statistics import Statistics
-from support.gradients import cases
+from support.gradients import models
 from support.gradients.special import optimizer_of, trained
 from support.gradients.training import backward
 
@@ -71,9 +71,9 @@ def isolation() -> None:
 
 def a_slow_rank_is_waited_for() -> None:
     """What the fast rank waits is waiting for the slow one, and that one waits for nobody."""
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model, piece_bytes=1 << 20)
-    trained(model, optimizer, 6, cases.mlp_loss)
+    trained(model, optimizer, 6, models.mlp_loss)
     optimizer.complete()
     hvd.barrier()
     optimizer.take_statistics()
@@ -98,10 +98,10 @@ def a_slow_rank_is_waited_for() -> None:
 
 def a_slow_link_is_not_a_slow_rank() -> None:
     """What both wait is transfer, and no part of the forward pass in which they wait."""
-    model = cases.mlp()
+    model = models.mlp()
     size = 4 * sum(one.numel() for one in model.parameters())
     optimizer = optimizer_of(model, transport=Slow("slow", PAUSE / size))
-    trained(model, optimizer, 6, cases.mlp_loss)
+    trained(model, optimizer, 6, models.mlp_loss)
     optimizer.complete()
     hvd.barrier()
     optimizer.take_statistics()
@@ -167,7 +167,7 @@ def train(model: Any, optimizer: Any, statistics: Statistics, step: int, pause: 
     optimizer.zero_grad()
     with statistics.timed("forward"):
         time.sleep(pause)
-        loss = cases.mlp_loss(model, step)
+        loss = models.mlp_loss(model, step)
     with statistics.timed("backward"):
         backward(loss)
     optimizer.step()

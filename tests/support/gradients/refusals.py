@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import lockstep
 from lockstep_worker.gradients.errors import GradientError
-from support.gradients import cases
+from support.gradients import models
 from support.gradients.special import optimizer_of, shared, trained
 from support.gradients.training import backward, digest, raises
 
@@ -34,9 +34,9 @@ def copies_are_complete() -> None:
         seen = []
         for defer in (False, True):
             torch.manual_seed(3)
-            model: Any = cases.mlp()
+            model: Any = models.mlp()
             optimizer = optimizer_of(model, defer=defer)
-            trained(model, optimizer, 4, cases.mlp_loss)
+            trained(model, optimizer, 4, models.mlp_loss)
             pending = optimizer._own.deferral.pending
             assert pending == defer
             seen.append(look(model))
@@ -60,7 +60,7 @@ def opaque_code() -> None:
         torch.manual_seed(3)
         model = nn.Sequential(nn.Linear(12, 12), torch.jit.script(nn.Linear(12, 12)), nn.Linear(12, 5))
         optimizer = optimizer_of(model, defer=defer)
-        trained(model, optimizer, 8, cases.mlp_loss)
+        trained(model, optimizer, 8, models.mlp_loss)
         digests.append(digest(one.detach() for one in model.parameters()))
         optimizer.close()
     assert digests[0] == digests[1]
@@ -69,9 +69,9 @@ def opaque_code() -> None:
 def forks() -> None:
     """A forked child (a loader's worker) finds a complete model: it could not complete it."""
     torch.manual_seed(3)
-    model: Any = cases.mlp()
+    model: Any = models.mlp()
     optimizer = optimizer_of(model)
-    trained(model, optimizer, 4, cases.mlp_loss)
+    trained(model, optimizer, 4, models.mlp_loss)
     assert optimizer._own.deferral.pending
     child = os.fork()
     if child == 0:
@@ -97,7 +97,7 @@ NOT_OFFERED: list[tuple[dict[str, Any], str]] = [
 
 def says_what_is_wrong() -> None:
     """On all ranks, at once."""
-    model: Any = cases.mlp()
+    model: Any = models.mlp()
     with raises(GradientError, "more than once"):
         lockstep.DistributedOptimizer(
             torch.optim.SGD(model.parameters(), lr=1.0), [("a", one) for one in model.parameters()]
@@ -111,7 +111,7 @@ def says_what_is_wrong() -> None:
             optimizer_of(model, **wrong)
     optimizer = optimizer_of(model, credit=2 + hvd.rank())
     with raises(GradientError, "credit is 2 on rank 0 and 3 on rank 1"):
-        backward(cases.mlp_loss(model, 0))
+        backward(models.mlp_loss(model, 0))
     optimizer.close()
     other = nn.Linear(3, 4 + hvd.rank())
     optimizer = optimizer_of(other)
@@ -134,21 +134,21 @@ def says_what_is_wrong() -> None:
 
 def uses_too_early() -> None:
     """What Horovod lets race is an error: gradients that are still exchanged, a second pass, zero_grad."""
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model)
-    torch.autograd.grad(cases.mlp_loss(model, 0), list(model.parameters()))
+    torch.autograd.grad(models.mlp_loss(model, 0), list(model.parameters()))
     optimizer.zero_grad()  # nothing is exchanged: no gradient was added to a parameter's
     optimizer.close()
     for what in ("use", "pass", "zero", "replace", "scale"):
-        model = cases.mlp()
+        model = models.mlp()
         optimizer = optimizer_of(model)
-        backward(cases.mlp_loss(model, 0))
+        backward(models.mlp_loss(model, 0))
         if what == "use":
             with raises(GradientError, "call optimizer.synchronize() first"):
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         elif what == "pass":
             with raises(GradientError, "with optimizer.accumulate()"):
-                backward(cases.mlp_loss(model, 0))
+                backward(models.mlp_loss(model, 0))
         elif what == "scale":
             scaler = torch.amp.GradScaler("cpu")
             scaler.scale(torch.ones(1))
@@ -172,7 +172,7 @@ class Global(torch.optim.SGD):
 
 def unknown_optimizers() -> None:
     """They are not deferred, unless they say that they can be."""
-    model = cases.mlp()
+    model = models.mlp()
     asked: list[tuple[dict[str, Any], bool | None, bool]] = [
         ({}, None, False), ({"separable": True}, None, True), ({}, True, True)
     ]  # fmt: skip
@@ -184,28 +184,28 @@ def unknown_optimizers() -> None:
         assert {Global, lockstep.DistributedOptimizer} < set(type(optimizer).__mro__)
         assert optimizer.deferred == deferred
         assert deferred or "separable=True" in str(optimizer.undeferred_because)
-        trained(model, optimizer, 4, cases.mlp_loss)
+        trained(model, optimizer, 4, models.mlp_loss)
         assert optimizer._own.deferral.pending == deferred
         optimizer.close()
 
 
 def hooks_of_a_step() -> None:
     """Hooks around step() see each step once, done."""
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model)
     seen: list[bool] = []
     optimizer.register_step_post_hook(lambda *_: seen.append(optimizer._own.deferral.pending))
-    trained(model, optimizer, 6, cases.mlp_loss)
+    trained(model, optimizer, 6, models.mlp_loss)
     optimizer.load_state_dict(optimizer.state_dict())
-    trained(model, optimizer, 2, cases.mlp_loss)
+    trained(model, optimizer, 2, models.mlp_loss)
     assert seen == [False] * 8
     optimizer.close()
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model)
     handle = register_optimizer_step_post_hook(lambda *_: seen.append(optimizer._own.deferral.pending))
-    trained(model, optimizer, 6, cases.mlp_loss)
+    trained(model, optimizer, 6, models.mlp_loss)
     handle.remove()
-    trained(model, optimizer, 1, cases.mlp_loss)
+    trained(model, optimizer, 1, models.mlp_loss)
     assert optimizer._own.deferral.pending
     assert seen == [False] * 14
     optimizer.close()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import lockstep
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.transport import HorovodTransport
-from support.gradients import cases
+from support.gradients import models, steps
 from support.gradients.training import Case, Run, backward, digest, equal_on_all_ranks, ordinary_step, raises
 
 
@@ -47,10 +47,10 @@ def unused_everywhere() -> None:
     digests = set()
     for defer in (False, True):
         torch.manual_seed(3)
-        model = cases.Branches(with_never=True)
+        model = models.Branches(with_never=True)
         before = model.never.weight.detach().clone()
         optimizer = optimizer_of(model, defer=defer)
-        trained(model, optimizer, 8, cases.branches_loss)
+        trained(model, optimizer, 8, models.branches_loss)
         assert torch.equal(model.never.weight, before)
         assert model.never.weight.grad is None
         assert model.first.weight.grad is not None
@@ -89,11 +89,11 @@ class Gated(HorovodTransport):
 def a_layer_waits_for_itself_alone() -> None:
     """The first layer of the next forward pass runs while the others' gradients are held back."""
     torch.manual_seed(3)
-    model = cases.mlp()
+    model = models.mlp()
     transport = Gated("gated")
     optimizer = optimizer_of(model, transport=transport, credit=100)
     ran: list[str] = []
-    trained(model, optimizer, 4, cases.mlp_loss)
+    trained(model, optimizer, 4, models.mlp_loss)
     optimizer.complete()
     layout = optimizer._own.reducer
     transport.free = {part for slot in layout.slots[:2] for part in slot.parts}
@@ -105,10 +105,10 @@ def a_layer_waits_for_itself_alone() -> None:
         assert not transport.gate.is_set()
         transport.gate.set()
 
-    trained(model, optimizer, 1, cases.mlp_loss)
+    trained(model, optimizer, 1, models.mlp_loss)
     handle = model[0].register_forward_hook(after_first)
     optimizer.zero_grad()
-    backward(cases.mlp_loss(model, 0))
+    backward(models.mlp_loss(model, 0))
     assert ran == ["first layer"]
     handle.remove()
     transport.gate.set()
@@ -119,9 +119,9 @@ def a_layer_waits_for_itself_alone() -> None:
 
 def a_teacher_waits_for_nothing() -> None:
     """A model that is not in training, called first, completes nothing; the one in training does when evaluated."""
-    model, teacher = cases.mlp(), cases.mlp().eval()
+    model, teacher = models.mlp(), models.mlp().eval()
     optimizer = optimizer_of(model)
-    trained(model, optimizer, 4, cases.mlp_loss)
+    trained(model, optimizer, 4, models.mlp_loss)
     with torch.no_grad():
         teacher(torch.ones(1, 12))
         assert optimizer._own.deferral.pending
@@ -133,7 +133,7 @@ def a_teacher_waits_for_nothing() -> None:
 def one_order() -> None:
     """Every rank issues the same pieces in the same order in every step, also with delays of its own."""
     torch.manual_seed(3)
-    run = Run(Case(cases.transformer, cases.transformer_loss, step=cases.delayed_step, steps=20), "deferred",
+    run = Run(Case(models.transformer, models.transformer_loss, step=steps.delayed_step, steps=20), "deferred",
               transport=(transport := Gated("one-order")))  # fmt: skip
     run.train()
     assert run.pending > 10
@@ -156,27 +156,27 @@ class Cut(HorovodTransport):
 
 def a_cut_link() -> None:
     """What cannot be sent is raised as it is by whoever waits for it, deferred or not, and nothing hangs."""
-    for steps in (0, 5):
-        model = cases.mlp()
-        optimizer = optimizer_of(model, transport=(transport := Cut(f"cut.{steps}")))
-        trained(model, optimizer, steps, cases.mlp_loss)
+    for count in (0, 5):
+        model = models.mlp()
+        optimizer = optimizer_of(model, transport=(transport := Cut(f"cut.{count}")))
+        trained(model, optimizer, count, models.mlp_loss)
         optimizer.complete()
         transport.is_cut = True
         with raises(OSError, "the link is cut"):
-            trained(model, optimizer, 2, cases.mlp_loss)
-        assert optimizer._own.deferral.pending == bool(steps)
-        with raises(OSError, "the link is cut") if steps else nullcontext():
+            trained(model, optimizer, 2, models.mlp_loss)
+        assert optimizer._own.deferral.pending == bool(count)
+        with raises(OSError, "the link is cut") if count else nullcontext():
             optimizer.close()
 
 
 def unfreezing() -> None:
     """Layers that begin to require gradients on all ranks are averaged from that very step on; and some cease to."""
-    case = Case(cases.mlp, cases.mlp_loss, steps=12, step=unfreezing_step, horovod_step=dropping_step)
+    case = Case(models.mlp, models.mlp_loss, steps=12, step=unfreezing_step, horovod_step=dropping_step)
     expected = Run(case, "horovod").train()
     assert all(equal_on_all_ranks(expected))
     for transport in ("horovod", "tcp"):
         for how in ("undeferred", "deferred"):
-            run = Run(replace(case, model=cases.frozen_mlp), how, transport=transport)
+            run = Run(replace(case, model=models.frozen_mlp), how, transport=transport)
             trace = run.train()
             assert all(equal_on_all_ranks(trace)), (how, transport)
             assert (run.pending > 0) == (how == "deferred")
@@ -196,7 +196,7 @@ def unfreezing_step(run: Run, number: int) -> None:
 def dropping_step(run: Run, number: int) -> None:
     """The same on Horovod, which hooks what requires a gradient at the start: averaged, and not used."""
     run.optimizer.zero_grad()
-    loss = cases.mlp_loss(run.model, number)
+    loss = models.mlp_loss(run.model, number)
     backward(loss)
     run.note(loss)
     run.optimizer.synchronize()
@@ -209,12 +209,12 @@ def dropping_step(run: Run, number: int) -> None:
 def unfreezing_on_one_rank(transport: str = "horovod") -> None:
     """It hangs nobody, and the ranks stay equal."""
     torch.manual_seed(3)
-    model = cases.frozen_mlp()
+    model = models.frozen_mlp()
     optimizer = optimizer_of(model, transport=transport)
-    trained(model, optimizer, 5, cases.mlp_loss)
+    trained(model, optimizer, 5, models.mlp_loss)
     if hvd.rank() == 1:
         model[2].weight.requires_grad_(True)
-    trained(model, optimizer, 6, cases.mlp_loss)
+    trained(model, optimizer, 6, models.mlp_loss)
     optimizer.complete()
     assert shared(digest(one.detach() for one in model.parameters()))
     assert any(slot.parameter is model[2].weight for slot in optimizer._own.reducer.slots)
@@ -229,12 +229,12 @@ def unfreezing_on_one_rank_over_tcp() -> None:
 def without_a_backward_pass() -> None:
     """A rank that has no batch steps along."""
     torch.manual_seed(3)
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model)
     for step in range(8):
         optimizer.zero_grad()
         if hvd.rank() == 0 or step % 3 == 0:
-            backward(cases.mlp_loss(model, step))
+            backward(models.mlp_loss(model, step))
         optimizer.step()
     optimizer.complete()
     assert shared(digest(one.detach() for one in model.parameters()))
@@ -244,16 +244,16 @@ def without_a_backward_pass() -> None:
 def two_optimizers() -> None:
     """Two at once, stepped in the other order on one rank: their exchanges do not meet."""
     torch.manual_seed(3)
-    models = [cases.mlp(), cases.mlp()]
-    optimizers = [optimizer_of(one) for one in models]
+    pair = [models.mlp(), models.mlp()]
+    optimizers = [optimizer_of(one) for one in pair]
     for step in range(6):
         for optimizer in optimizers:
             optimizer.zero_grad()
-        inputs = cases.data(6, 12)
-        backward(models[0](inputs).square().mean() + models[1](inputs).abs().mean())
+        inputs = models.data(6, 12)
+        backward(pair[0](inputs).square().mean() + pair[1](inputs).abs().mean())
         for optimizer in optimizers if step < 3 or hvd.rank() == 0 else optimizers[::-1]:
             optimizer.step()
-    for model, optimizer in zip(models, optimizers, strict=True):
+    for model, optimizer in zip(pair, optimizers, strict=True):
         optimizer.complete()
         assert shared(digest(one.detach() for one in model.parameters()))
         optimizer.close()
@@ -264,19 +264,19 @@ def further_parameters() -> None:
     digests = []
     for defer in (False, True):
         torch.manual_seed(3)
-        model = nn.Sequential(*cases.mlp(), nn.Linear(5, 5))
+        model = nn.Sequential(*models.mlp(), nn.Linear(5, 5))
         base = torch.optim.SGD(model[:5].parameters(), lr=0.05, momentum=0.9)
         optimizer: Any = lockstep.DistributedOptimizer(base, model[:5].named_parameters(), defer=defer)
-        trained(model, optimizer, 4, cases.mlp_loss)
+        trained(model, optimizer, 4, models.mlp_loss)
         optimizer.add_param_group({"params": list(model[5].parameters()), "lr": 0.01})
         model.zero_grad()
-        trained(model, optimizer, 6, cases.mlp_loss)
+        trained(model, optimizer, 6, models.mlp_loss)
         optimizer.complete()
         digests.append(digest(one.detach() for one in model.parameters()))
         if hvd.rank() == 1:
             optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(3))]})
         with raises(GradientError, "rank 0 has 8 parameters and rank 1 9"):
-            trained(model, optimizer, 2, cases.mlp_loss)
+            trained(model, optimizer, 2, models.mlp_loss)
         optimizer.close()
     assert digests[0] == digests[1]
     assert shared(digests[0])
@@ -315,9 +315,9 @@ def at_the_end() -> None:
     Not one after the other: a second ``hvd.init()`` crashes in Horovod 0.28.1.
     """
     torch.manual_seed(3)
-    model = cases.mlp()
+    model = models.mlp()
     optimizer = optimizer_of(model)
-    trained(model, optimizer, 4, cases.mlp_loss)
+    trained(model, optimizer, 4, models.mlp_loss)
     assert optimizer._own.deferral.pending
     rank = hvd.rank()
     if hvd.size() == 2:

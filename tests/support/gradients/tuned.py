@@ -17,7 +17,7 @@ import lockstep
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.tcp import TcpTransport
 from lockstep_worker.gradients.transport import HorovodTransport, Transport, name_of
-from support.gradients import cases
+from support.gradients import models
 from support.gradients.training import Case, Run, backward, equal_on_all_ranks, ordinary_step, raises
 
 PAIRS = 8
@@ -76,7 +76,7 @@ def wide() -> nn.Sequential:
 
 
 def wide_loss(model: Any, _step: int) -> Tensor:
-    return functional.mse_loss(model(cases.data(2, 256)), cases.data(2, 256))
+    return functional.mse_loss(model(models.data(2, 256)), models.data(2, 256))
 
 
 def shared(fact: Any) -> bool:
@@ -165,7 +165,7 @@ def says_whose_it_is(document: Any) -> None:
         return lockstep.DistributedOptimizer(base, model.named_parameters(), **options)
 
     with raises(GradientError, "tuning is of a model with 24 parameters, the optimizer has 6"):
-        made(cases.mlp(), tuning=document)
+        made(models.mlp(), tuning=document)
     other: Any = wide()
     other[0][0] = nn.Linear(256, 256, bias=True, dtype=torch.float64)
     with raises(GradientError, "its parameter 0 is not ['0.0.weight', [256, 256], [256, 1], 'float64']"):

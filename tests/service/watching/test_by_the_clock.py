@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch.brakes import EVERYTHING
 from lockstep_service.jobs import repository
@@ -19,8 +17,7 @@ from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import SlurmJob, SlurmNode
 from support.clock import Clock
 
-from .conftest import Json
-from .scripted import Answers, Scripted, Turns, dispatched, row, run_of
+from .conftest import Answers, Json, Turns, dispatched, row, run_of
 
 URL = "/api/v1/jobs"
 QUESTIONS = {"queue", "records", "find", "nodes", "partitions", "ping"}
@@ -36,13 +33,6 @@ def answers() -> Answers:
 @pytest.fixture
 def settings(database_url: str, lockstep_home: Path) -> Settings:
     return Settings(home=lockstep_home, database_url=database_url, dispatch=False, submit_rate=0)
-
-
-@pytest.fixture
-def browser(settings: Settings, answers: Answers) -> Iterator[TestClient]:
-    client = Scripted(settings.home / "local", answers)
-    with TestClient(create_app(settings, client), base_url="http://127.0.0.1") as caller:
-        yield caller
 
 
 @pytest.fixture

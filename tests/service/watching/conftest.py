@@ -9,18 +9,25 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 
+import pytest
 from fastapi.testclient import TestClient
 
+from lockstep_service.app import create_app
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch.loops import Dispatch
+from lockstep_service.dispatch.reconcile import reconcile
 from lockstep_service.jobs import repository
+from lockstep_service.settings import Settings
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
 from lockstep_slurm.client import LocalClient
 from lockstep_slurm.client.protocol import SlurmJob, SlurmNode, SlurmPartition, SlurmUnavailableError, Submission
 from lockstep_slurm.job.identity import slurm_name
 
-from .conftest import HandMadeRun, Json
+from ..conftest import HandMadeRun as HandMadeRun  # noqa: TID252 - of the folder above, handed on
+from ..conftest import Json as Json  # noqa: TID252
+
+MANY = 8
 
 
 @dataclass
@@ -158,3 +165,31 @@ def run_of(app: Application, job: SlurmJob) -> HandMadeRun:
     for name in ("claims", "exit", "spool"):
         (run / name).mkdir(parents=True, exist_ok=True)
     return HandMadeRun(run)
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def settings(database_url: str, lockstep_home: Path) -> Settings:
+    return Settings(home=lockstep_home, database_url=database_url, dispatch=False, exit_grace_seconds=0)
+
+
+@pytest.fixture
+def browser(settings: Settings, answers: Answers) -> Iterator[TestClient]:
+    client = Scripted(settings.home / "local", answers)
+    with TestClient(create_app(settings, client), base_url="http://127.0.0.1") as caller:
+        yield caller
+
+
+@pytest.fixture
+def jobs(app: Application, api: TestClient, spec: Json, answers: Answers) -> list[SlurmJob]:
+    """Many jobs that wait, and have been looked at."""
+    told = dispatched(app, api, spec, MANY)
+    answers.queue = list(told)
+    assert reconcile(app)
+    assert not reconcile(app)
+    answers.asked.clear()
+    return told

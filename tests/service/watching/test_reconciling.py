@@ -17,51 +17,18 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event
 
-from lockstep_service.app import create_app
 from lockstep_service.auth.service import token_hash
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch import reconcile as module
 from lockstep_service.dispatch.ingest import read_spools
-from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
+from lockstep_service.dispatch.reconcile import reconcile
 from lockstep_service.dispatch.watched import Watch, Watched
 from lockstep_service.jobs import repository
-from lockstep_service.settings import Settings
 from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import SlurmJob
 from lockstep_slurm.job.rundir import claim_file
 
-from .conftest import HandMadeRun, Json
-from .scripted import Answers, Scripted, dispatched, row, run_of
-
-MANY = 8
-
-
-@pytest.fixture
-def answers() -> Answers:
-    return Answers()
-
-
-@pytest.fixture
-def settings(database_url: str, lockstep_home: Path) -> Settings:
-    return Settings(home=lockstep_home, database_url=database_url, dispatch=False, exit_grace_seconds=0)
-
-
-@pytest.fixture
-def browser(settings: Settings, answers: Answers) -> Iterator[TestClient]:
-    client = Scripted(settings.home / "local", answers)
-    with TestClient(create_app(settings, client), base_url="http://127.0.0.1") as caller:
-        yield caller
-
-
-@pytest.fixture
-def jobs(app: Application, api: TestClient, spec: Json, answers: Answers) -> list[SlurmJob]:
-    """Many jobs that wait, and have been looked at."""
-    told = dispatched(app, api, spec, MANY)
-    answers.queue = list(told)
-    assert reconcile(app)
-    assert not reconcile(app)
-    answers.asked.clear()
-    return told
+from .conftest import MANY, Answers, HandMadeRun, row, run_of
 
 
 def change(app: Application, job: SlurmJob, **columns: object) -> None:
@@ -344,67 +311,3 @@ def test_of_two_files_within_a_moment_the_second_is_not_overlooked(tmp_path: Pat
     old = (time.time_ns() - 60 * 10**9, 0)
     job.has_read(old)
     assert job.folders == old
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-class TestCancels:
-    @pytest.fixture
-    def cancelled(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """The numbers that Slurm was told to end."""
-        told: list[int] = []
-        monkeypatch.setattr(Scripted, "cancel", lambda _self, number: told.append(number))
-        return told
-
-    def ask(self, app: Application, *jobs: SlurmJob) -> None:
-        for job in jobs:
-            with app.database.writing() as session:
-                found = repository.lock(session, row(app, job).id)
-                assert found is not None
-                found.cancel_requested_at, found.dispatched_at = now(), now() - timedelta(hours=1)
-
-    def test_take_no_question_of_their_own_while_the_last_look_is_fresh(
-        self, app: Application, jobs: list[SlurmJob], answers: Answers, cancelled: list[int]
-    ) -> None:
-        self.ask(app, *jobs[:3])
-        pass_on_cancels(app)
-        assert (cancelled, answers.asked) == ([1, 2, 3], [])
-        assert app.watch.queue_at is not None
-        app.watch.queue_at -= timedelta(minutes=1)
-        self.ask(app, *jobs[3:6])
-        pass_on_cancels(app)
-        assert (cancelled, answers.asked) == ([1, 2, 3, 4, 5, 6], ["queue"])
-
-    def test_wait_after_silence_until_slurm_says_whose_the_numbers_are(
-        self, app: Application, jobs: list[SlurmJob], answers: Answers, cancelled: list[int]
-    ) -> None:
-        told, answers.queue = answers.queue, None
-        reconcile(app)
-        self.ask(app, *jobs)
-        pass_on_cancels(app)
-        assert cancelled == []
-        # Its state was lost meanwhile: the first numbers are others'.
-        assert told is not None
-        answers.queue = [replace(job, name="somebody.else") for job in told[:2]] + told[2:]
-        pass_on_cancels(app)
-        assert cancelled == [3, 4, 5, 6, 7, 8]
-
-    def test_of_one_that_is_not_there_take_no_question_and_are_not_forgotten(
-        self, app: Application, jobs: list[SlurmJob], answers: Answers, cancelled: list[int]
-    ) -> None:
-        assert answers.queue is not None
-        gone = answers.queue.pop(0)
-        reconcile(app)
-        answers.asked.clear()
-        with app.database.writing() as session:
-            found = repository.lock(session, row(app, gone).id)
-            assert found is not None
-            found.phase = "running"  # its ranks report
-        assert app.watch.queue_at is not None
-        app.watch.queue_at -= timedelta(minutes=1)
-        self.ask(app, gone)
-        pass_on_cancels(app)
-        assert (cancelled, answers.asked, row(app, gone).cancel_sent_at) == ([], [], None)
-        answers.queue.append(gone)
-        reconcile(app)
-        pass_on_cancels(app)
-        assert cancelled == [gone.id]
