@@ -15,12 +15,13 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadScopeScheduling
 
-PARTS = ("emulated", "horovod", "job", "placement", "service", "site", "support", "tools", "worker")
-COMPUTING = ("tests/benchmarks/test_exposed.py", *(f"tests/{part}/" for part in PARTS))
-"""The emulated machine computes for two sockets, and has a Slurm of its own; ranks that no Slurm starts compute too."""
+PARTS = ("benchmarks", "emulated", "horovod", "job", "placement", "service", "site", "support", "tools", "worker")
+COMPUTING = tuple(f"tests/{part}/" for part in PARTS)
+"""The emulated machine computes for two sockets, and has a Slurm of its own, as have benchmarks that need one; ranks
+that no Slurm starts compute too."""
 EXCEPT = ("tests/job/test_script.py", "tests/placement/test_slurm_node.py")
 """They ask for the session's Slurm."""
-AGAIN = ("tests/emulated/", "tests/service/test_hardening_slow.py", "tests/worker/")
+AGAIN = ("tests/benchmarks/", "tests/emulated/", "tests/service/test_hardening_slow.py", "tests/worker/")
 """Of the computing lane: what has deadlines of seconds, as most of the other lane has."""
 ONCE = (
     "tests/worker/gradients/test_gradients.py",
