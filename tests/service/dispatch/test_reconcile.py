@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,11 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from lockstep_service.boundary import Application
+from lockstep_service.clusters.service import refresh
+from lockstep_service.dispatch.down import Down
 from lockstep_service.dispatch.ingest import unfinished
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
-from lockstep_slurm.client.protocol import SlurmJob
+from lockstep_slurm.client.protocol import SlurmJob, SlurmNode
 from lockstep_slurm.job.identity import slurm_name
 from lockstep_slurm.job.rundir import Claim, as_json, begin_start, claim_file
 
@@ -140,3 +143,35 @@ class TestFailedNodes:
             reconcile(app)
         assert len(asked) == wanted
         assert row(app, job).phase == ("waiting" if state == "PENDING" else "running")
+
+    def test_the_node_that_is_named_is_the_one_that_slurm_gave_up_not_one_that_only_did_not_answer_yet(
+        self, app: Application, slurm: Unreliable, job: Json, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        submit_until_taken(app)
+        found = row(app, job)
+        assert found.slurm_job_id is not None
+        name = slurm_name("digits", job["id"])
+        told = SlurmJob(found.slurm_job_id, name, "NODE_FAIL", nodes=("h1", "h2"))
+        silent = SlurmNode("h2", "ALLOCATED", ("NOT_RESPONDING",), cpus=64)
+        answers = [silent, replace(silent, state="DOWN", reason="Not responding")]
+        monkeypatch.setattr(slurm, "queue", lambda: [told])
+        monkeypatch.setattr(slurm, "nodes", lambda: [SlurmNode("h1", "IDLE", cpus=64), answers.pop(0)])
+        monkeypatch.setattr(app, "want_nodes", lambda: setattr(app.answers, "wanted", True))
+        app.answers.wanted = True
+        refresh(app)  # Slurm is asked just before it gives the node up
+        reconcile(app)
+        assert row(app, job).phase == "running"
+        refresh(app)
+        reconcile(app)
+        ended = row(app, job)
+        assert (ended.phase, ended.reason) == (
+            "ended badly", "A node failed under it: Slurm says h2 is DOWN (Not responding)"
+        )  # fmt: skip
+
+    def test_a_node_that_does_not_respond_is_named_while_its_job_waits_again(
+        self, app: Application, slurm: Unreliable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(slurm, "nodes", lambda: [SlurmNode("h2", "ALLOCATED", ("NOT_RESPONDING",), cpus=64)])
+        app.answers.wanted = True
+        refresh(app)
+        assert Down(app).among(frozenset({"h1", "h2"}), fresh=False) == ("h2 is ALLOCATED and does not respond",)
