@@ -105,5 +105,7 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
         return ProblemItem(
             where="", message=f"The body is not JSON: {reason} at character {error['loc'][-1]}.", value=None
         )
+    if error["type"] == "missing" and error["loc"] == ("body",):
+        return ProblemItem(where="", message="The body is missing; it has to be JSON.", value=None)
     value = None if error["type"] in _VALUELESS else plain(error.get("input"))
     return ProblemItem(where=place(path), message=sentence(error, path), value=value)

@@ -76,6 +76,15 @@ def test_an_address_that_does_not_answer_is_exit_code_3(tmp_path: Path) -> None:
     assert "does not answer" in done.stderr
 
 
+def test_an_address_that_is_none_is_named(tmp_path: Path) -> None:
+    ours = Lockstep(tmp_path, None)
+    (tmp_path / "token").write_text("t\n")
+    ours.environment["LOCKSTEP_URL"] = "login1:8080"
+    done = ours.run("ls")
+    assert done.returncode == 3
+    assert "LOCKSTEP_URL is 'login1:8080', but has to begin with http:// or https://" in done.stderr
+
+
 def test_the_only_cluster_of_a_home_needs_no_name(tmp_path: Path) -> None:
     ours = Lockstep(tmp_path, None)
     (tmp_path / "cluster" / "demo").mkdir(parents=True)

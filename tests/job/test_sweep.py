@@ -73,7 +73,7 @@ class TestRead:
             (["training.seed=1,2,1"], "training.seed: has 1 twice"),
             (["training.seed=1", "training.seed=2"], "training.seed: is given twice"),
             (["training.seed=1,many"], "with training.seed=many: training.seed: is 'many'"),
-            (["training.sed=1"], "training.sed: is not a key that exists here; there are: "),
+            (["training.sed=1"], "training.sed: is not a key that exists here (did you mean seed?); there are: "),
             (["training.model.x=1"], "'model' is a value in the file"),
             (["training.seed=" + ",".join(map(str, range(30))), "training.epochs=" + ",".join(map(str, range(1, 31)))],
              "makes 900 jobs; one request takes 500 at most"),

@@ -106,7 +106,7 @@ class TestSubmitBatch:
             ({"changes": []}, "at least 1"),
             ({"changes": [{}] * (MOST_JOBS + 1)}, f"at most {MOST_JOBS}"),
             ({"changes": [{}], "jobs": []}, "'jobs', which it cannot have; there are: changes, spec"),
-            ([1], ""),
+            ([1], "is [1], but has to be a section of keys and values (in JSON an object)"),
         ],
     )
     def test_a_body_that_is_none(self, api: TestClient, body: object, says: str) -> None:

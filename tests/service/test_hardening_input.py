@@ -43,6 +43,7 @@ def test_a_rank_with_such_a_job_is_refused_too(browser: TestClient) -> None:
 
 
 NO_TEXTS = (
+    (b"", "The body is missing; it has to be JSON."),
     (b"[" * 200_000, "nested too deeply"),
     (b'{"a":' * 100_000, "nested too deeply"),
     (b'{"name":' + b"1" * 5000 + b"}", "cannot be read"),

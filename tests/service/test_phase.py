@@ -71,6 +71,22 @@ def test_the_exit_records_own_words_are_the_reason() -> None:
     assert "signal 9" in str(by_exit(KILLED).reason)
 
 
+@pytest.mark.parametrize(
+    ("code", "signal", "message", "said"),
+    [
+        (2, None, "rank 0 on h1 ended with exit code 2; its last words are in the log", True),
+        (None, 9, "rank 0 on h1 was ended by signal 9 (SIGKILL)", True),
+        (2, None, "rank 0 on h1 ended with exit code 21", False),
+        (2, None, "rank 0 on h10 ended with exit code 2", False),
+        (66, None, "rank 0 on h1: there is no /data", False),
+    ],
+)
+def test_which_rank_ended_how_is_said_once(code: int | None, signal: int | None, message: str, *, said: bool) -> None:
+    how = f"exit code {code}" if signal is None else f"signal {signal}"
+    found = outcome("FAILED", (), None, Exit(1, 1, code, signal, 0, "h1", message, 1764000000.0), grace_over=True)
+    assert found.reason == (message if said else f"{message} (rank 0 on h1 ended with {how})")
+
+
 def test_a_job_that_was_to_go_on_and_was_cancelled_in_the_queue_was_cancelled() -> None:
     stopped = Exit(1, 1, 85, None, 0, "node1", "It was told to stop.", 1764000000.0)
     assert outcome("CANCELLED", (), None, stopped, grace_over=True).reason == (

@@ -117,7 +117,7 @@ def test_no_time_limit_is_longer_than_any() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "words"),
     [
-        ('pyhton = "/x"\n', "pyhton", "is not a key that exists here; there are: container, defaults"),
+        ('pyhton = "/x"\n', "pyhton", "is not a key that exists here (did you mean python?); there are: container"),
         ("[partitions.cpu]\nnode = 3\n", "partitions.cpu.node", "there are: accounts, communication_cpus, defaults"),
         ('[network]\nports = "1-2"\n', "network.ports", "two ports with a dash between"),
         ('[network]\nports = "30000-20000"\n', "network.ports", '"first-last" within 1024-65535'),

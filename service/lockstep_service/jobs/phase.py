@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -158,7 +159,10 @@ def _failure(exit_: Exit | None) -> str | None:
     if exit_ is None or exit_.ok:
         return None
     how = f"signal {exit_.signal}" if exit_.signal is not None else f"exit code {exit_.code}"
-    where = f"rank {exit_.rank} on {exit_.node} ended with {how}"
+    who = f"rank {exit_.rank} on {exit_.node}"
+    where = f"{who} ended with {how}"
+    if exit_.message and re.match(rf"{re.escape(who)} .*\b{how}\b", exit_.message):
+        return exit_.message  # which says it already
     return (
         f"{exit_.message} ({where})" if exit_.message else f"{where[:1].upper()}{where[1:]}; its log has the last words"
     )

@@ -87,9 +87,13 @@ class Api:
         found = [job["id"] for job in jobs if job["id"].endswith(text)] if len(text) >= 4 else []
         found = found or [job["id"] for job in jobs if job["name"] == text][:1]
         if len(found) != 1:
-            what = f"{len(found)} jobs" if found else "no job"
-            problem = {"detail": f"{what} of the newest {LOOK_BACK} match {text!r}; `lockstep ls` shows the ids"}
-            raise ProblemError(404, problem)
+            detail = (
+                f"{len(found)} of the newest {LOOK_BACK} jobs have an id that ends in {text!r}; give more of it"
+                if found
+                else f"none of the newest {LOOK_BACK} jobs is called {text!r} or has an id that ends so; "
+                "`lockstep ls` shows them"
+            )
+            raise ProblemError(404, {"detail": detail})
         return str(found[0])
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own options

@@ -35,7 +35,9 @@ def service_address() -> ServiceAddress:
     """
     folder = home()
     url = os.environ.get("LOCKSTEP_URL")
-    if url is None:
+    if url and not url.startswith(("http://", "https://")):
+        raise NoServiceError(f"LOCKSTEP_URL is {url!r}, but has to begin with http:// or https://")
+    if not url:
         note = folder / "service.json"
         try:
             url = str(json.loads(note.read_text(encoding="utf-8"))["url"])

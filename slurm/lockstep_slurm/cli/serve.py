@@ -132,5 +132,5 @@ def token() -> None:
     try:
         console.print(file.read_text(encoding="utf-8").strip(), markup=False, soft_wrap=True)
     except FileNotFoundError:
-        errors.print(f"no token at {file} yet; the first start of `lockstep serve` makes one", markup=False)
+        errors.print(f"lockstep: no token at {file} yet; the first start of `lockstep serve` makes one", markup=False)
         raise typer.Exit(Exit.BADLY) from None

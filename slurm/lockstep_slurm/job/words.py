@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
 
@@ -18,6 +19,17 @@ _BOUNDS = {
     "less_than_equal": ("may be at most", "le"),
     "less_than": ("has to be less than", "lt"),
 }
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "dict": "a section of keys and values (in JSON an object)",
+    "model": "a section of keys and values (in JSON an object)",
+}
+"""What a value has to be, by what pydantic's name of the finding begins with: ``int_parsing``, ``model_type``, ..."""
+_MISTYPED = ("_type", "_parsing", "_from_float", "_attributes_type")
 _SHOWN = 80
 
 
@@ -35,7 +47,8 @@ def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[B
             return "is missing; it is required"
         case "extra_forbidden":
             known = known_keys(location[:-1], of)
-            return f"is not a key that exists here{'; there are: ' + ', '.join(known) if known else ''}"
+            hint = f" (did you mean {meant}?)" if (meant := _meant(str(location[-1]), known, of)) else ""
+            return f"is not a key that exists here{hint}{'; there are: ' + ', '.join(known) if known else ''}"
         case "literal_error" | "enum":
             return f"is {value}, but has to be one of {str(context['expected']).replace(' or ', ', ')}"
         case kind if kind in _BOUNDS:
@@ -48,6 +61,8 @@ def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[B
             return f'is {value}, but has to be text; put it in quotes: "{found["input"]}"'
         case "value_error":
             return str(found["msg"]).removeprefix("Value error, ")
+        case kind if (name := kind.partition("_")[0]) in _KINDS and kind.endswith(_MISTYPED):
+            return f"is {value}, but has to be {_KINDS[name]}"
         case _:
             message = str(found["msg"])
             return f"is {value}: {message[:1].lower()}{message[1:]}"
@@ -69,6 +84,16 @@ def known_keys(location: Sequence[int | str], of: type[BaseModel] = JobSpec) -> 
         if get_origin(field.annotation) is dict:
             next(parts, None)  # a name of the user's own, behind which are the model's keys
     return sorted(model.model_fields)
+
+
+def _meant(key: str, known: Sequence[str], of: type[BaseModel]) -> str | None:
+    """What ``key`` may have been meant for: one of ``known`` that is spelled alike, or a key of another section."""
+    if close := difflib.get_close_matches(key, known, n=1, cutoff=0.75):
+        return close[0]
+    for section, field in of.model_fields.items():
+        if get_origin(field.annotation) is not dict and key in known_keys([section], of):
+            return f"{section}.{key}"
+    return None
 
 
 def _shown(value: object) -> str:
