@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lockstep_slurm.job.cycle import MOST_RANKS_OVER_TCP, cycle_time_ms
 from lockstep_slurm.job.rundir import Claim
 from lockstep_slurm.placement import Core, NumaDomain, Topology
 from lockstep_worker.environment import Meeting, training_environment
@@ -113,12 +114,25 @@ def test_a_training_knows_its_nodes_own_disk_and_its_loaders_cpus(inherited: dic
         ({"communication": {"transport": "tcp", "cycle_time_ms": 2.5}}, "2.5"),
         ({"communication": {"transport": "tcp", "cycle_time_ms": 20}, "checkpoint": {}}, "20.0"),
         ({"communication": {"exchange": "horovod", "cycle_time_ms": 5}}, "5.0"),
+        ({"training": {"model": "resnet50"}}, "5.0"),
+        ({"training": {"model": "resnet50", "script": None}, "communication": {"transport": None}}, "5.0"),
+        ({"training": {"model": "resnet50"}, "communication": {"cycle_time_ms": 1}}, "1.0"),
+        ({"training": {"model": "resnet50"}, "communication": {"exchange": "horovod"}}, "1.0"),
+        ({"training": {"model": "resnet50"}, "communication": {"transport": "horovod"}}, "1.0"),
+        ({"training": {"model": "resnet50"}, "checkpoint": {}}, "1.0"),
+        ({"training": {"script": "/train.py", "model": None}}, "1.0"),
     ],
 )
 def test_horovod_looks_for_work_less_often_where_it_has_nothing_to_carry_in_a_step(
     spec: dict[str, Any], cycle: str
 ) -> None:
     assert environment_of({}, spec)["HOROVOD_CYCLE_TIME"] == cycle
+
+
+def test_horovod_looks_as_often_as_ever_where_there_are_too_many_ranks_for_tcp() -> None:
+    recipe = {"training": {"model": "resnet50"}}
+    assert cycle_time_ms(recipe, MOST_RANKS_OVER_TCP) == 5
+    assert cycle_time_ms(recipe, MOST_RANKS_OVER_TCP + 1) == 1
 
 
 def test_oneccl_is_started_without_mpi_and_over_the_interface_of_the_meeting() -> None:

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
+from lockstep_slurm.job.cycle import MOST_RANKS_OVER_TCP
 from lockstep_worker.environment import GLOO_TIMEOUT
 from lockstep_worker.errors import MeetingError
 from lockstep_worker.gradients.errors import GradientError
@@ -19,9 +20,6 @@ from lockstep_worker.gradients.tcp import TcpTransport
 from lockstep_worker.gradients.transport import GlooTransport, HorovodTransport, Transport
 from lockstep_worker.recipe import Recipe
 
-MOST_RANKS = 16
-"""Of a job whose gradients go over TCP where nothing is said of it: a piece is cut into a share for each rank, and the
-messages of so many cost the core that computes about what Horovod's agreement on a piece does."""
 MEETING = timedelta(seconds=GLOO_TIMEOUT)
 """How long ranks wait for each other before there is a group, as Horovod's Gloo does."""
 
@@ -82,7 +80,7 @@ def carrier_of(recipe: Recipe) -> Transport:
 def _suits_tcp(recipe: Recipe, ranks: int) -> bool:
     """Whether gradients go over TCP though nobody said so: by Horovod they would go over Gloo, and so over TCP, too."""
     over_gloo = os.environ.get("HOROVOD_CPU_OPERATIONS") == "gloo"
-    return recipe.transport == "auto" and recipe.exchange == "lockstep" and over_gloo and ranks <= MOST_RANKS
+    return recipe.transport == "auto" and recipe.exchange == "lockstep" and over_gloo and ranks <= MOST_RANKS_OVER_TCP
 
 
 @contextmanager

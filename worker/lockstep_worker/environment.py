@@ -106,7 +106,7 @@ def training_environment(
         HOROVOD_CONTROLLER="gloo" if backend == "ccl" else backend,
         HOROVOD_CPU_OPERATIONS=backend,
         HOROVOD_GLOO_TIMEOUT_SECONDS=str(GLOO_TIMEOUT),
-        HOROVOD_CYCLE_TIME=str(cycle_time_ms(spec)),
+        HOROVOD_CYCLE_TIME=str(cycle_time_ms(spec, world.size)),
         HOROVOD_FUSION_THRESHOLD=str(int(communication.get("fusion_threshold_mib", 64)) << 20),
         LOCKSTEP_RUN=str(run),
         LOCKSTEP_ATTEMPT=str(claim.attempt),

@@ -203,7 +203,8 @@ class Communication(Section):
         gt=0,
         le=1000,
         allow_inf_nan=False,
-        description="HOROVOD_CYCLE_TIME; by default 1.0, and 10.0 where transport is gloo or tcp and nothing is saved",
+        description="HOROVOD_CYCLE_TIME; by default 1.0; where nothing is saved 10.0 with transport gloo or tcp, 5.0 "
+        "where tcp is taken unasked",
     )
     fusion_threshold_mib: int = Field(64, ge=0, le=4096, description="HOROVOD_FUSION_THRESHOLD, in MiB")
     interface: Annotated[str, Field(pattern=forms.INTERFACE)] | None = Field(

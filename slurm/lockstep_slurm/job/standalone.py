@@ -81,7 +81,7 @@ def render_standalone(spec: JobSpec, site: ScriptSite, topology: Topology, place
             ),
             leftovers=[textwrap.wrap(" ".join(names), 110) for _, names in LEFTOVERS],
             backend=communication.backend,
-            cycle_time=cycle_time_ms(spec.model_dump()),
+            cycle_time=cycle_time_ms(spec.model_dump(), spec.ranks),
             fusion_threshold=communication.fusion_threshold_mib << 20,
             interface=communication.interface,
             subnet=communication.subnet or (site.subnets[0] if site.subnets else None),
