@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lockstep_service import health, problems
 from lockstep_service.auth import endpoints as auth
@@ -27,7 +26,7 @@ from lockstep_service.dispatch.loops import Dispatch
 from lockstep_service.events import endpoints as events
 from lockstep_service.events.broadcaster import Broadcaster, Change
 from lockstep_service.events.follower import Follower
-from lockstep_service.guards import BodyLimit, SecurityHeaders
+from lockstep_service.guards import BodyLimit, OwnNames, SecurityHeaders
 from lockstep_service.jobs import endpoints as jobs
 from lockstep_service.jobs.repository import Changed
 from lockstep_service.metrics import endpoints as metrics
@@ -85,7 +84,7 @@ def create_app(settings: Settings, client: SlurmClient | None = None) -> FastAPI
         https_only=settings.https,
     )
     api.add_middleware(GZipMiddleware, minimum_size=2048)
-    api.add_middleware(TrustedHostMiddleware, allowed_hosts=_hosts(settings), www_redirect=False)
+    api.add_middleware(OwnNames, names=_hosts(settings))
     api.add_middleware(SecurityHeaders)
     api.add_middleware(Requests, measures=measures)
     if settings.role != "dispatch":

@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -152,7 +152,13 @@ def _shown(url: URL) -> str:
 
 
 def _open(address: str) -> Engine:
-    url = make_url(address)
+    try:
+        url = make_url(address)
+    except ArgumentError:  # the address itself is not shown: it may have a password in it
+        raise DatabaseError(
+            "The database's address (LOCKSTEP_DATABASE_URL, --database) is no URL; give sqlite:////absolute/path.db or "
+            "postgresql://user@host/name."
+        ) from None
     if url.get_backend_name() == "postgresql":
         return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, isolation_level="READ COMMITTED")
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":

@@ -108,6 +108,14 @@ class MalformedError(ServiceError):
     kind = "malformed"
 
 
+class UnknownHostError(ServiceError):
+    """The request's Host header has a name that is none of this service's."""
+
+    status = HTTPStatus.BAD_REQUEST
+    title = "Not a name of this service"
+    kind = "unknown-host"
+
+
 class UnauthenticatedError(ServiceError):
     """Nobody, or the wrong token."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lockstep_service.errors import ServiceError, TooLargeError, TooSlowError
+from lockstep_service.errors import ServiceError, TooLargeError, TooSlowError, UnknownHostError, plain
 
 _POLICY = "; ".join(
     (
@@ -58,6 +59,37 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers)
 
 
+class OwnNames:
+    """Refuses requests by any host name but ``names``, in words that say what to set."""
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self._app = app
+        self._check = TrustedHostMiddleware(self._own, names, www_redirect=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - what ASGI says
+        if scope["type"] != "http":
+            await self._check(scope, receive, send)
+            return
+
+        async def not_starlettes_words(message: Message) -> None:
+            if _OWN in scope:
+                await send(message)
+
+        await self._check(scope, receive, not_starlettes_words)
+        if _OWN not in scope:
+            called = plain(Headers(scope=scope).get("host", ""))
+            refused = UnknownHostError(
+                f"This service is not called {called!r}. If it should be, by a proxy of yours for one, start it with "
+                "that name in LOCKSTEP_ALLOWED_HOSTS."
+            )
+            await refused.response()(scope, receive, send)
+
+    async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_OWN] = True
+        await self._app(scope, receive, send)
+
+
+_OWN = "lockstep.own_name"
 STRANGER_LIMIT = 64 * 1024
 """Bytes of a body of somebody who has not said who they are: it is read before that is found out."""
 GRACE_SECONDS = 20.0

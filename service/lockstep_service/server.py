@@ -41,7 +41,13 @@ def run(settings: Settings) -> int:
     on_signal = _OnSignal()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServerError(
+            f"The service's folder {settings.home} cannot be made: {error.strerror}. Set LOCKSTEP_HOME (or --home) to "
+            "one that you may write."
+        ) from None
     if settings.home.stat().st_uid == os.geteuid():
         settings.home.chmod(0o700)
     with roles.alone(settings.home, settings.role), _listening(settings) as listener:

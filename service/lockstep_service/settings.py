@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from lockstep_service.roles import Role
+from lockstep_slurm.job.file import SpecError, problems
+
+_HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F:]+\]?", re.ASCII)
+
+
+class SettingsError(SpecError):
+    """A variable whose value cannot be used; the message names each."""
 
 
 class Settings(BaseSettings):
@@ -21,7 +29,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(0, ge=0, le=65_535, description="Port to listen on; 0: a free one")
-    allowed_hosts: tuple[str, ...] = Field((), description="Further host names by which the service may be called")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Further host names by which the service may be called, with commas between"
+    )
     database_url: str | None = Field(
         None, description="postgresql://... or sqlite:///...; by default SQLite, `<home>/lockstep.db`"
     )
@@ -79,6 +89,26 @@ class Settings(BaseSettings):
         description="Whether the database comes from a backup: what it has as not submitted is looked for first",
     )
     dispatch: bool = Field(True, description="Whether this process submits and reconciles")  # noqa: FBT003
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.strip() for name in value.split(",") if name.strip())
+        for name in names:
+            if not _HOST.fullmatch(name):
+                raise ValueError(f"has {name!r}, which is no host name; give names with commas between")
+        return names
+
+    @classmethod
+    def read(cls, **options: Any) -> Self:  # noqa: ANN401 - whatever fields there are
+        """The settings by ``options`` and the environment; ``SettingsError`` names the variables that are wrong."""
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            found = [(f"LOCKSTEP_{where.upper()}", sentence) for where, sentence in problems(error, cls)]
+            raise SettingsError("the service's settings", found) from None
 
     @property
     def dispatches(self) -> bool:

@@ -85,6 +85,19 @@ def test_an_address_that_is_none_is_named(tmp_path: Path) -> None:
     assert "LOCKSTEP_URL is 'login1:8080', but has to begin with http:// or https://" in done.stderr
 
 
+def test_a_service_that_is_set_wrongly_says_so_without_a_traceback(tmp_path: Path) -> None:
+    ours = Lockstep(tmp_path, None)
+    done = ours.run("serve", "--client", "local", "--port", "0", "--home", "/dev/null/home")
+    assert done.returncode == 1
+    assert done.stderr.startswith("lockstep: The service's folder /dev/null/home cannot be made: Not a directory. Set ")
+    ours.environment["LOCKSTEP_SUBMIT_RATE"] = "many"
+    done = ours.run("serve", "--client", "local", "--port", "0")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "lockstep: the service's settings: LOCKSTEP_SUBMIT_RATE: is 'many', but has to be a whole number\n"
+    )
+
+
 def test_the_only_cluster_of_a_home_needs_no_name(tmp_path: Path) -> None:
     ours = Lockstep(tmp_path, None)
     (tmp_path / "cluster" / "demo").mkdir(parents=True)

@@ -86,7 +86,9 @@ class TestSqlite:
             assert session.execute(text("SELECT count(*) FROM clusters")).scalar_one() == 0
         database.close()
 
-    @pytest.mark.parametrize("url", ["sqlite:////nonexistent/folder/a.db", "sqlite://", "mysql://host/name"])
+    @pytest.mark.parametrize(
+        "url", ["sqlite:////nonexistent/folder/a.db", "sqlite://", "mysql://host/name", "lockstep.db"]
+    )
     def test_what_cannot_be_used_says_so(self, url: str) -> None:
         with pytest.raises(DatabaseError):
             Database(url)

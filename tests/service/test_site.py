@@ -13,7 +13,7 @@ from lockstep_service.app import routes
 from lockstep_service.boundary import Application
 from lockstep_service.clusters.service import refresh
 from lockstep_service.dashboard import mount_dashboard
-from lockstep_service.settings import Settings
+from lockstep_service.settings import Settings, SettingsError
 
 
 class TestHealth:
@@ -35,7 +35,10 @@ class TestHostsAndHeaders:
 
     @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "0.0.0.0", "localhost.evil:8080"])
     def test_a_name_that_a_strangers_dns_points_here_is_not(self, browser: TestClient, host: str) -> None:
-        assert browser.get("/healthz", headers={"Host": host}).status_code == 400
+        answer = browser.get("/healthz", headers={"Host": host})
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+        assert f"is not called '{host}'" in answer.json()["detail"]
+        assert "LOCKSTEP_ALLOWED_HOSTS" in answer.json()["detail"]
 
     @pytest.mark.parametrize("path", ["/", "/healthz", "/api/v1/jobs", "/api/nothing"])
     def test_every_answer_carries_the_strict_headers(self, browser: TestClient, path: str) -> None:
@@ -161,3 +164,19 @@ class TestSettings:
     def test_a_plain_postgresql_address_is_enough(self, tmp_path: Path) -> None:
         found = Settings(home=tmp_path, database_url="postgresql://u@h/d")
         assert found.url == "postgresql+psycopg://u@h/d"
+
+    def test_host_names_have_commas_between(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOCKSTEP_ALLOWED_HOSTS", "lockstep.site.example, *.lan,[fe80::1]")
+        assert Settings().allowed_hosts == ("lockstep.site.example", "*.lan", "[fe80::1]")
+
+    def test_what_cannot_be_used_is_named_with_its_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOCKSTEP_ALLOWED_HOSTS", "https://lockstep.site.example")
+        monkeypatch.setenv("LOCKSTEP_SUBMIT_RATE", "many")
+        with pytest.raises(SettingsError) as caught:
+            Settings.read()
+        assert dict(caught.value.problems) == {
+            "LOCKSTEP_ALLOWED_HOSTS": (
+                "has 'https://lockstep.site.example', which is no host name; give names with commas between"
+            ),
+            "LOCKSTEP_SUBMIT_RATE": "is 'many', but has to be a whole number",
+        }

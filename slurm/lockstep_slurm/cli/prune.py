@@ -57,7 +57,7 @@ def prune(
             f"the service is not installed ({error.name} is missing); run: {install('service')}"
         ) from None
     where = folder.expanduser().absolute() if folder else home()
-    settings = Settings(home=where, database_url=database)
+    settings = Settings.read(home=where, database_url=database)
     opened = retention.open_existing(settings.url)
     try:
         wanted = retention.plan(opened, retention.Ages.of_days(records, jobs), datetime.now(UTC))

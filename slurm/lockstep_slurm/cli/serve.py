@@ -100,7 +100,7 @@ def serve(
                 "give the address as LOCKSTEP_DATABASE_URL, or leave the password to ~/.pgpass"
             )
         options["database_url"] = database
-    raise typer.Exit(server.run(Settings.model_validate(options)))
+    raise typer.Exit(server.run(Settings.read(**options)))
 
 
 def open_(
