@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.lockstep import EXAMPLES, Lockstep
 
 
@@ -59,6 +61,14 @@ def test_an_unknown_subcommand_or_option_is_bad_input(tmp_path: Path) -> None:
     assert ours.run("sumbit").returncode == 2
     assert ours.run("ls", "--jsn").returncode == 2
     assert ours.run("submit").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["submit", "cluster up"])
+def test_the_help_shows_a_value_only_where_one_follows(tmp_path: Path, command: str) -> None:
+    done = Lockstep(tmp_path, None).run(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+    assert "bool" not in done.stdout
 
 
 def test_a_token_that_is_not_there_yet_is_said_plainly(tmp_path: Path) -> None:

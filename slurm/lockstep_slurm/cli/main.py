@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +14,13 @@ from lockstep_slurm.cli.home import NoServiceError
 from lockstep_slurm.cli.output import Exit, console, errors
 from lockstep_slurm.errors import LockstepError
 
+_HELP = ["-h", "--help"]
 app = typer.Typer(
     name="lockstep",
     help="Scale-out deep-learning training on CPU clusters under Slurm.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": _HELP},
 )
 app.command()(serve.serve)
 app.command()(jobs.submit)
@@ -61,14 +62,26 @@ def options(
 
 def main() -> None:
     """Runs the command; an error a person can act on is printed without a traceback, with its exit code."""
+    command = typer.main.get_command(app)
+    _show_flags_alone(command)
     try:
-        app()
+        command()
     except NoServiceError as error:
         _end(error, Exit.UNREACHABLE)
     except ProblemError as error:
         _end(error, Exit.INPUT if error.status in {400, 404, 409, 413, 422} else Exit.BADLY)
     except LockstepError as error:
         _end(error, _code(error))
+
+
+def _show_flags_alone(command: Any) -> None:  # noqa: ANN401 - click's own, or typer's copy of it, by its version
+    """Takes ``<bool>`` from behind every flag in the help (typer 0.29), which looks as if a value were to follow."""
+    help_option = command.get_help_option(typer.Context(command, help_option_names=_HELP))
+    for option in [*command.params, help_option]:
+        if option.param_type_name == "option" and option.is_flag and option.metavar is None:
+            option.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _show_flags_alone(inner)
 
 
 def _code(error: LockstepError) -> Exit:
