@@ -1,4 +1,4 @@
-"""What stands before every route: the limit of a body's size, and the headers that keep a browser safe."""
+"""What stands before every route: the host names, the limit of a body's size, the headers that keep a browser safe."""
 
 from __future__ import annotations
 

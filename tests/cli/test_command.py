@@ -86,6 +86,17 @@ def test_an_address_that_does_not_answer_is_exit_code_3(tmp_path: Path) -> None:
     assert "does not answer" in done.stderr
 
 
+def test_a_script_that_is_not_there_is_noted_before_it_waits_in_a_queue(tmp_path: Path) -> None:
+    ours = Lockstep(tmp_path, None)
+    (tmp_path / "token").write_text("t\n")
+    (tmp_path / "job.toml").write_text('[training]\nscript = "trian.py"\n')
+    ours.environment["LOCKSTEP_URL"] = "http://127.0.0.1:9"
+    noted = f"note: training.script: {tmp_path}/trian.py is not there as seen from here; the compute nodes need it\n"
+    assert ours.run("submit", tmp_path / "job.toml").stderr.startswith(noted)
+    (tmp_path / "trian.py").touch()
+    assert "note:" not in ours.run("submit", tmp_path / "job.toml").stderr
+
+
 def test_an_address_that_is_none_is_named(tmp_path: Path) -> None:
     ours = Lockstep(tmp_path, None)
     (tmp_path / "token").write_text("t\n")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lockstep_slurm.job.identity import is_job_id, job_id_of, new_job_id, slurm_name
+from lockstep_slurm.job.identity import is_job_id, new_job_id, slurm_name
 from lockstep_slurm.job.script import ScriptSite, directives, render
 from lockstep_slurm.job.spec import JobSpec
 
@@ -227,8 +227,7 @@ def test_job_ids_sort_by_time_and_are_found_in_slurms_names() -> None:
     ids = [new_job_id() for _ in range(50)]
     assert all(map(is_job_id, ids))
     assert [i[:13] for i in ids] == sorted(i[:13] for i in ids)
-    assert job_id_of(slurm_name("a.b-c", ids[0])) == ids[0]
-    assert job_id_of("someone-elses-job") is None
+    assert slurm_name("a.b-c", ids[0]) == f"a.b-c.{ids[0]}"
     assert not is_job_id("../../etc")
 
 

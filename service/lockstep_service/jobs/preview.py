@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 from lockstep_service.boundary import Application
@@ -16,6 +15,7 @@ from lockstep_service.jobs.preview_schemas import Forecast, PlannedNode, Preview
 from lockstep_service.placement.schemas import Plan, Topology
 from lockstep_slurm.client.protocol import SlurmNode
 from lockstep_slurm.job import planned
+from lockstep_slurm.job.file import not_seen
 from lockstep_slurm.job.script import render
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.placement import PlacementError, TopologyError, from_slurm, from_sysfs
@@ -39,7 +39,7 @@ def preview(app: Application, said: JobSpec, after: Following | None = None) -> 
         script=script,
         placement=placement,
         slurm=slurm,
-        warnings=[*([] if waits is None else [waits]), *notes, *_not_seen(spec)],
+        warnings=[*([] if waits is None else [waits]), *notes, *not_seen(spec, "the service")],
     )
 
 
@@ -132,19 +132,3 @@ def _foreseen(app: Application, spec: JobSpec, node: SlurmNode) -> planned.Plann
         )
     granted = machine.cpus[: node.cpus] if node.cpus < len(machine.cpus) else None
     return planned.foresee(spec, machine, granted, mpi=app.site.mpi.type, told=False)
-
-
-def _not_seen(spec: JobSpec) -> Iterator[str]:
-    """What the spec names and this machine does not have; the compute nodes may."""
-    environment = spec.environment
-    named = {
-        "training.script": spec.training.script,
-        "environment.venv": environment.venv,
-        "environment.conda": environment.conda,
-        "environment.setup_file": environment.setup_file,
-        "environment.container.image": environment.container.image if environment.container is not None else None,
-    }
-    for key, path in named.items():
-        # pathlib raises for a name that is too long or a folder that may not be searched; either is not seen from here.
-        if path is not None and not os.path.exists(path):  # noqa: PTH110
-            yield f"{key}: {path} is not there as seen from the service; the compute nodes need it"

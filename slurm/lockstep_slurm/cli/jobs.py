@@ -67,6 +67,8 @@ def submit(
             names = [spec.name for spec in specs] if each else []
             follows = _follows(api, after, any_end=after_any)
             raise typer.Exit(preview.show(api, documents[0], follows, as_json=as_json, names=names))
+        for note in dict.fromkeys(note for spec in specs for note in spec_file.not_seen(spec, "here")):
+            errors.print(f"note: {note}", markup=False, soft_wrap=True)
         if each:
             common, rest = sweep.shared(documents)
             _submit_many(api, {"spec": common, "changes": rest}, key, _follows(api, after, any_end=after_any), as_json)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import httpx
 from httpx_sse import EventSource
@@ -20,18 +20,6 @@ from lockstep_slurm.cli.output import Exit, console, errors, number, phase
 # How long a service may be away before a person who watches is told so and let go; the job is not touched by it.
 PATIENCE_SECONDS = 300.0
 PLAIN_EVERY_SECONDS = 5.0
-
-
-class View(Protocol):
-    """Something that shows a job as it goes on."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-    def job(self, job: Json) -> None:
-        """Shows the job's phase and state."""
-
-    def last(self, last: Json) -> None:
-        """Shows the newest figures."""
 
 
 class BarView:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,22 @@ def check(document: Mapping[str, Any], source: str) -> JobSpec:
 def problems(error: ValidationError, of: type[BaseModel] = JobSpec) -> list[tuple[str, str]]:
     """Pydantic's findings on an ``of`` as (dotted place, sentence): value and what is allowed are in the sentence."""
     return [(place(found["loc"]), sentence(found, found["loc"], of)) for found in error.errors(include_url=False)]
+
+
+def not_seen(spec: JobSpec, whence: str) -> Iterator[str]:
+    """A sentence on each file that the spec names and this machine, ``whence``, does not have; the nodes may."""
+    environment = spec.environment
+    named = {
+        "training.script": spec.training.script,
+        "environment.venv": environment.venv,
+        "environment.conda": environment.conda,
+        "environment.setup_file": environment.setup_file,
+        "environment.container.image": environment.container.image if environment.container is not None else None,
+    }
+    for key, path in named.items():
+        # pathlib raises for a name that is too long or a folder that may not be searched; either is not seen from here.
+        if path is not None and not os.path.exists(path):  # noqa: PTH110
+            yield f"{key}: {path} is not there as seen from {whence}; the compute nodes need it"
 
 
 def parse(file: Path, what: str, error_of: type[SpecError] = SpecError) -> dict[str, Any]:

@@ -37,9 +37,3 @@ def slurm_name(name: str, job_id: str) -> str:
     The name and not the comment, because a comment reaches accounting only where the site says so.
     """
     return f"{name}.{job_id}"
-
-
-def job_id_of(slurm_job_name: str) -> str | None:
-    """The job id that a Slurm job's name carries, or None where it is not one of ours."""
-    tag = slurm_job_name.rpartition(".")[2]
-    return tag if is_job_id(tag) else None
