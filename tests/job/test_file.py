@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from lockstep_slurm.job import forms
-from lockstep_slurm.job.file import SpecError, read
+from lockstep_slurm.job.file import SpecError, changes, read
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.site.model import Site
 
@@ -88,6 +89,18 @@ def test_bad_input_says_where_and_what_to_do(tmp_path: Path, text: str | bytes, 
     assert words in found[where]
 
 
+def test_only_a_key_that_exists_can_be_left_out() -> None:
+    left_out = changes([], ["resources.time", "environment.variables.OMP_NUM_THREADS", "checkpoint"])
+    assert left_out == {
+        "resources": {"time": None},
+        "environment": {"variables": {"OMP_NUM_THREADS": None}},
+        "checkpoint": None,
+    }
+    for key, says in (("resource.time", "did you mean resources?"), ("resources.tme", "did you mean time?")):
+        with pytest.raises(SpecError, match=re.escape(says)):
+            changes([], [key])
+
+
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     found = problems_of(tmp_path, GOOD + '[resources]\nnodes = 0\ntime = "x"\n[placement]\nranks_per_node = 0\n')
     assert set(found) == {"resources.nodes", "resources.time", "placement.ranks_per_node"}
@@ -151,5 +164,5 @@ def test_every_form_of_a_text_has_words() -> None:
     schema = json.dumps([JobSpec.model_json_schema(), Site.model_json_schema()])
     patterns = {pattern for name, pattern in vars(forms).items() if name.isupper() and name != "WORDS"}
     assert patterns == set(forms.WORDS)
-    assert all(json.dumps(pattern) in schema for pattern in patterns)
+    assert all(json.dumps(pattern) in schema for pattern in patterns - {forms.CHECKPOINT})  # which a query has
     assert schema.count('"pattern"') == sum(schema.count(f'"pattern": {json.dumps(pattern)}') for pattern in patterns)

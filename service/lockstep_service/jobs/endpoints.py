@@ -26,6 +26,7 @@ from lockstep_service.jobs.following import Following
 from lockstep_service.jobs.preview_schemas import Preview
 from lockstep_service.jobs.schemas import EXAMPLE_ID, EXAMPLE_SPEC, ImportRequest, Job, JobPage, LogText
 from lockstep_service.jobs.service import Origin
+from lockstep_slurm.job import forms
 from lockstep_slurm.job.spec import JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], dependencies=[signed_in], responses=describe(UnauthenticatedError))
@@ -177,7 +178,7 @@ def rerun_job(
         str | None,
         Query(
             alias="from",
-            pattern="^(last|best|[0-9]{1,18})$",
+            pattern=forms.CHECKPOINT,
             description="The new job goes on from this checkpoint of the old one: its last, that of its best "
             "evaluation, or that of a step",
             examples=["last"],

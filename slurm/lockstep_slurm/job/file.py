@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.spec import JobSpec
-from lockstep_slurm.job.words import place, sentence
+from lockstep_slurm.job.words import place, sentence, unknown
 
 SIZE_LIMIT = 1 << 20
 _PATHS = (
@@ -65,13 +65,15 @@ def changes(settings: Sequence[str], removed: Sequence[str] = ()) -> dict[str, A
     """What ``key=value`` settings change of a spec that is elsewhere, as a merge patch (RFC 7396).
 
     Relative paths are taken from the working folder; ``removed`` are dotted keys that are to have no value. Raises
-    ``SpecError`` for a setting that is none.
+    ``SpecError`` for a setting that is none, and for a key to remove that no spec has.
     """
     document: dict[str, Any] = {}
     for setting in settings:
         _put(document, setting)
     _resolve(document, Path.cwd(), "--set")
     for key in removed:
+        if (wrong := unknown(key.split("."))) is not None:
+            raise SpecError("--unset", [(key, wrong)])
         put(document, key, None, "--unset")
     return document
 

@@ -1,4 +1,4 @@
-"""The forms of a spec's texts: each pattern, and the words by which a person is told of it."""
+"""The forms of the texts of specs and requests: each pattern, and the words by which a person is told of it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ SUBNET: Final = r"^\d{1,3}(\.\d{1,3}){3}/\d{1,2}$"
 PORTS: Final = r"^[1-9]\d{3,4}-[1-9]\d{3,4}$"
 SHORT_WORD: Final = r"^[a-z][a-z0-9_]{0,31}$"
 FACTORY: Final = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+CHECKPOINT: Final = r"^(last|best|[0-9]{1,18})$"
 
 WORDS: Final = {
     NAME: "letters, digits, '_', '.' and '-', a letter or digit first",
@@ -34,5 +35,6 @@ WORDS: Final = {
     PORTS: "two ports with a dash between, such as 20000-29999",
     SHORT_WORD: "a short word of lower-case letters, digits and '_', a letter first, such as pmix or images_per_s",
     FACTORY: "a module and a function in it, such as mypackage.models:build",
+    CHECKPOINT: "last, best, or a step such as 1500",
 }
 """What a value of each form is."""

@@ -46,9 +46,7 @@ def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[B
         case "missing":
             return "is missing; it is required"
         case "extra_forbidden":
-            known = known_keys(location[:-1], of)
-            hint = f" (did you mean {meant}?)" if (meant := _meant(str(location[-1]), known, of)) else ""
-            return f"is not a key that exists here{hint}{'; there are: ' + ', '.join(known) if known else ''}"
+            return _no_key(str(location[-1]), known_keys(location[:-1], of), of)
         case "literal_error" | "enum":
             return f"is {value}, but has to be one of {str(context['expected']).replace(' or ', ', ')}"
         case kind if kind in _BOUNDS:
@@ -66,6 +64,22 @@ def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[B
         case _:
             message = str(found["msg"])
             return f"is {value}: {message[:1].lower()}{message[1:]}"
+
+
+def unknown(key: Sequence[str], of: type[BaseModel] = JobSpec) -> str | None:
+    """What is wrong with a dotted key of an ``of``, by its parts, or None where there is such a key."""
+    for depth, part in enumerate(key):
+        known = known_keys(key[:depth], of)
+        if not known:
+            return None  # what is under it is the user's own to name
+        if part not in known:
+            return _no_key(part, known, of)
+    return None
+
+
+def _no_key(key: str, known: Sequence[str], of: type[BaseModel]) -> str:
+    hint = f" (did you mean {meant}?)" if (meant := _meant(key, known, of)) else ""
+    return f"is not a key that exists here{hint}{'; there are: ' + ', '.join(known) if known else ''}"
 
 
 def known_keys(location: Sequence[int | str], of: type[BaseModel] = JobSpec) -> list[str]:

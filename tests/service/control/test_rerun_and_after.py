@@ -122,7 +122,12 @@ class TestRerunFromACheckpoint:
         assert '"resume_from"' in api.get(f"{URL}/{again['id']}/script").text
 
     @pytest.mark.parametrize(
-        ("which", "words"), [("70", "no checkpoint of step 70; it has 50, 100"), ("newest", "last"), ("-1", "last")]
+        ("which", "words"),
+        [
+            ("70", "no checkpoint of step 70; it has 50, 100"),
+            ("newest", "last, best, or a step"),
+            ("-1", "last, best, or a step"),
+        ],
     )
     def test_one_that_there_is_not(self, api: TestClient, saved: Json, which: str, words: str) -> None:
         answer = api.post(f"{URL}/{saved['id']}/rerun", params={"from": which})
