@@ -48,6 +48,7 @@ def install(api: FastAPI) -> None:
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             # Starlette names the methods of the first route that has the path; there is one for each method.
             headers["Allow"] = ", ".join(sorted(allowed(request)))
+            detail = f"{request.method} {request.url.path} does not exist; this path has: {headers['Allow']}"
         return problem(status, status.phrase, detail, kind=status.name.lower().replace("_", "-"), headers=headers)
 
     @api.exception_handler(DataError)

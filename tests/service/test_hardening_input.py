@@ -74,6 +74,7 @@ def test_a_wrong_method_names_all_that_there_are(browser: TestClient) -> None:
     ):
         answer = browser.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed), path
+        assert answer.json()["detail"] == f"{method} {path} does not exist; this path has: {allowed}"
         assert "access-control-allow-origin" not in answer.headers
 
 
