@@ -108,5 +108,9 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
         )
     if error["type"] == "missing" and error["loc"] == ("body",):
         return ProblemItem(where="", message="The body is missing; it has to be JSON.", value=None)
+    if isinstance(error.get("input"), bytes) and error["loc"] == ("body",):
+        # FastAPI parses a body as JSON only where its header says that it is.
+        message = "The body is not said to be JSON; send it with the header Content-Type: application/json."
+        return ProblemItem(where="", message=message, value=None)
     value = None if error["type"] in _VALUELESS else plain(error.get("input"))
     return ProblemItem(where=place(path), message=sentence(error, path), value=value)

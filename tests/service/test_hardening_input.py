@@ -57,6 +57,8 @@ def test_a_body_that_is_no_text_is_refused_and_nothing_stored(api: TestClient) -
     for body, says in NO_TEXTS:
         answer = api.post(URL, content=body, headers={"Content-Type": "application/json"})
         assert (answer.status_code, says in answer.json()["detail"]) == (422, True), answer.text[:300]
+    unsaid = api.post(URL, content=b'{"training":{"model":"digits-mlp","data":"digits"}}')  # as by a plain curl --data
+    assert (unsaid.status_code, "Content-Type: application/json" in unsaid.json()["detail"]) == (422, True)
     assert api.get(URL).json()["items"] == []
 
 
