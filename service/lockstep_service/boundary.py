@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
@@ -81,7 +80,7 @@ class Application:
     @property
     def runs(self) -> Path:
         """Where run directories are made, absolute."""
-        folder = self.settings.runs or rules.runs_folder(self.site, getpass.getuser()) or self.settings.home / "runs"
+        folder = self.settings.runs or rules.runs_folder(self.site, self.keys.user) or self.settings.home / "runs"
         return folder.absolute()
 
     @property

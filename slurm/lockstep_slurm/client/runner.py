@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from lockstep_slurm.client.protocol import (
@@ -79,8 +80,9 @@ def clean_environment(slurm_conf: Path | None = None) -> dict[str, str]:
     return environment
 
 
+@cache
 def _account() -> pwd.struct_passwd | None:
-    """This user's account; a container may have none."""
+    """This user's account, looked up once, which reads files; a container may have none."""
     try:
         return pwd.getpwuid(os.geteuid())
     except KeyError:
