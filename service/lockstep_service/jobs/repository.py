@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, insert, inspect, or_, select, tuple_, update
 from sqlalchemy.orm import Session, defer, lazyload
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -207,15 +207,18 @@ def insert_new(session: Session, rows: Sequence[JobRow]) -> None:
 
 
 _INSERT: Final = insert(JobRow)
-_COLUMNS: Final = tuple(JobRow.__table__.columns)
+_COLUMNS: Final = tuple(column.key for column in JobRow.__table__.columns)
+_DEFAULTS: Final = {column.key: column.default.arg for column in JobRow.__table__.columns if column.default is not None}
 
 
 def _values_of(row: JobRow) -> dict[str, Any]:
     """The values of all columns; those that were not given are what a new job has, in the row as well."""
-    for column in _COLUMNS:
-        if getattr(row, column.key) is None and column.default is not None:
-            setattr(row, column.key, _default(column.default.arg))
-    return {column.key: getattr(row, column.key) for column in _COLUMNS}
+    # What a row that was never stored was given is there; to ask it for sixty attributes takes four times as long.
+    given = inspect(row).dict
+    for key, default in _DEFAULTS.items():
+        if given.get(key) is None:
+            setattr(row, key, _default(default))
+    return {key: given.get(key) for key in _COLUMNS}
 
 
 def _default(found: Any) -> object:  # noqa: ANN401 - SQLAlchemy's: a value, or what makes one
