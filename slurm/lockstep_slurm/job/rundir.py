@@ -12,7 +12,6 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -222,15 +221,19 @@ def _write(texts: Mapping[Path, str]) -> None:
 
     Flushed once all are written: a file that is made right behind a flush waits for the file system's journal.
     """
-    with ExitStack() as stack:
-        files = []
+    files: list[int] = []
+    try:
         for path, text in texts.items():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            files.append(stack.enter_context(os.fdopen(descriptor, "w", encoding="utf-8")))
-            files[-1].write(text)
-            files[-1].flush()
+            files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            # Not through a file object, which asks the file system thrice what it is writing to.
+            rest = text.encode("utf-8")
+            while rest:
+                rest = rest[os.write(files[-1], rest) :]
         for file in files:
-            os.fsync(file.fileno())
+            os.fsync(file)
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def claim_file(run: Path, fence: int) -> Path:
