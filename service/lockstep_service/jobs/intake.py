@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Condition
+from threading import Condition, Lock
 
 from sqlalchemy.exc import IntegrityError
 
 from lockstep_service.database import UNSTORABLE, Database
 from lockstep_service.jobs import repository
 from lockstep_service.tables import JobRow
+
+_GATHER_SECONDS = 0.005
+"""At most so long those that came together before are waited for, to come together again: as long as a disk flushes."""
 
 
 @dataclass
@@ -27,9 +30,12 @@ class Intake:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._changed = Condition()
+        self._lock = Lock()
+        self._stored, self._gathered = Condition(self._lock), Condition(self._lock)
         self._waiting: list[_New] = []
         self._storing = False
+        self._usual = 1
+        """How many requests are here at a time: those that a transaction stored, and those that waited meanwhile."""
 
     def add(self, *rows: JobRow) -> None:
         """Returns when the jobs are stored to stay, all by one transaction.
@@ -38,21 +44,30 @@ class Intake:
         """
         mine = _New(rows)
         batch: list[_New] = []
-        with self._changed:
+        with self._lock:
             self._waiting.append(mine)
+            if self._are_all_here():
+                self._gathered.notify()
             while self._storing and not mine.done:
-                self._changed.wait()
+                self._stored.wait()
             if not mine.done:
-                batch, self._waiting, self._storing = self._waiting, [], True
+                self._storing = True
+                self._gathered.wait_for(self._are_all_here, _GATHER_SECONDS)
+                batch, self._waiting = self._waiting, []
         if batch:
             try:
                 self._store(batch)
             finally:
-                with self._changed:
+                with self._lock:
                     self._storing = False
-                    self._changed.notify_all()
+                    self._usual = max(len(batch) + len(self._waiting), self._usual // 2)
+                    self._stored.notify_all()
         if mine.error is not None:
             raise mine.error
+
+    def _are_all_here(self) -> bool:
+        """Whether as many wait as there were lately; one that comes alone again and again waits for nobody."""
+        return len(self._waiting) >= self._usual
 
     def _store(self, batch: Sequence[_New]) -> None:
         """Has every request of the batch ``done``, with its error where its jobs are not stored."""

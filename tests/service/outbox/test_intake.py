@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from lockstep_service.boundary import Application
-from lockstep_service.jobs import repository
+from lockstep_service.jobs import intake, repository
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
 from lockstep_slurm.job.identity import new_job_id
@@ -63,6 +63,42 @@ def test_those_that_wait_go_in_together_and_a_refused_one_alone_stays_out(
     with app.database.reading() as session:
         stored = {one.id for one in repository.newest(session, 10, None)}
     assert stored == {one.id for one in rows} - set(failed)
+
+
+def test_those_that_came_together_are_waited_for_to_come_together_again(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_GATHER_SECONDS", 300)  # it is to end because all are here
+    batches: list[int] = []
+    gate = threading.Event()
+    insert_new = repository.insert_new
+
+    def slowly(session: Any, rows: list[JobRow]) -> None:
+        batches.append(len(rows))
+        gate.wait(30)
+        insert_new(session, rows)
+
+    monkeypatch.setattr(repository, "insert_new", slowly)
+    threads = [threading.Thread(target=app.intake.add, args=(row(),)) for _ in range(3)]
+    threads[0].start()
+    until(lambda: batches == [1])
+    threads[1].start()
+    until(lambda: len(app.intake._waiting) == 1)
+    gate.set()
+    threads[0].join()
+    threads[2].start()
+    for thread in threads[1:]:
+        thread.join(60)
+    assert batches == [1, 2]
+
+
+def test_one_that_comes_alone_again_waits_for_nobody(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_GATHER_SECONDS", 300)
+    for _ in range(3):
+        thread = threading.Thread(target=app.intake.add, args=(row(),), daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_a_database_that_is_away_is_asked_once_for_all_that_wait(
