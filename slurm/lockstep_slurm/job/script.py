@@ -44,6 +44,10 @@ class ScriptSite:
     """The program of that name."""
 
 
+_LEFTOVERS = [textwrap.wrap(" ".join(names), 110) for _, names in LEFTOVERS]
+"""The lines of each kind, put together once: that takes longer than all the rest of a script."""
+
+
 def directives(spec: JobSpec) -> list[tuple[str, str | None]]:
     """The ``#SBATCH`` header as (option, value) pairs, in the order of ``man sbatch`` (22.05); a flag has no value."""
     resources, placement = spec.resources, spec.placement
@@ -131,7 +135,7 @@ def render(spec: JobSpec, site: ScriptSite) -> str:
             whole_nodes=spec.resources.exclusive,
             cpus=CPUS,
             siblings=SIBLINGS,
-            leftovers=[textwrap.wrap(" ".join(names), 110) for _, names in LEFTOVERS],
+            leftovers=_LEFTOVERS,
             network=_network(spec, site),
             mpi=(spec.communication.mpi or site.mpi) if spec.communication.backend == "mpi" else None,
             mpirun=site.mpirun,
