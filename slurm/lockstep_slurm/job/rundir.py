@@ -229,6 +229,9 @@ def _write(texts: Mapping[Path, str]) -> None:
             rest = text.encode("utf-8")
             while rest:
                 rest = rest[os.write(files[-1], rest) :]
+        # Said first of all of them, it has the writing begun, so that the first flush has the journal written for all.
+        for file in files:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         for file in files:
             os.fsync(file)
     finally:
