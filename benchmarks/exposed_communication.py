@@ -9,7 +9,7 @@ that computes. The link between them is limited so that communication alone take
 alone does. The contenders train the same model on the same samples and take turns within one start of the ranks. Valid:
 ours and its peer had, bit for bit, equal losses at every step of each rank and equal parameters, after as many steps;
 ours, which go on until they are tuned and are timed then, still have the same losses over each transport.
-docs/benchmarks.md says what a row is.
+docs/benchmarks/exposed-communication.md says what a row is.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ On one machine, all arms train the same model on the same samples; each is start
 take turns in slices of some steps, so that whatever else changes on the machine meets all of them. An arm that has no
 turn is stopped. The first steps of a slice are not timed, and starting up never is. Valid: step by step both arms of a
 row had equal losses on every rank (relative 1e-3), and each ended with one model on all of its ranks.
-docs/benchmarks.md says what is equal between the arms and what is not.
+docs/benchmarks/placement.md says what is equal between the arms and what is not.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Each part (benchmarks/serving/*.py) measures arms by turns, round by round, with one service process, the database's
 usual durability, and the limit of the submit rate lifted. Finished parts are kept: a call that was interrupted goes on
-from them. docs/benchmarks.md says what is equal between the arms of a part and what is not.
+from them. docs/benchmarks/service.md says what is equal between the arms of a part and what is not.
 """  # noqa: E501 - two commands, as they are typed
 
 from __future__ import annotations
