@@ -146,5 +146,7 @@ def _operation_id(route: APIRoute) -> str:
 
 def _hosts(settings: Settings) -> list[str]:
     """By which names this service may be called: a name that a stranger's DNS points here is none of them."""
-    own = {"127.0.0.1", "localhost", "::1", "[::1]", settings.host, socket.gethostname(), socket.getfqdn()}
-    return sorted((own | set(settings.allowed_hosts)) - {"0.0.0.0", "::", ""})  # noqa: S104 - removed, not bound
+    own = {"127.0.0.1", "localhost", "::1", settings.host, socket.gethostname(), socket.getfqdn()}
+    names = own | set(settings.allowed_hosts)
+    names |= {f"[{name}]" for name in names if ":" in name and "[" not in name}  # as a request has it
+    return sorted(names - {"0.0.0.0", "::", "[::]", ""})  # noqa: S104 - removed, not bound

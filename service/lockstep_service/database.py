@@ -137,6 +137,9 @@ def migrations() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "migrations"
 
 
+_ESCAPED = "In a password @ is written %40, : is %3A, and / is %2F."
+
+
 def alembic_config(engine: Engine) -> Config:
     """Alembic's configuration, without a file; ``migrations/env.py`` takes the engine from its attributes."""
     config = Config()
@@ -147,18 +150,26 @@ def alembic_config(engine: Engine) -> Config:
 
 
 def _shown(url: URL) -> str:
-    """The address as it may be printed."""
-    return url.render_as_string(hide_password=True)
+    """The address as it may be printed: libpq takes a password in the query as well."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def parsed(address: str) -> URL:
+    """The database's address in its parts; ``DatabaseError`` where it is none, in which it is not shown."""
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):  # it may have a password in it, whole or in what could not be read
+        raise DatabaseError(
+            "The database's address (LOCKSTEP_DATABASE_URL, --database) is no URL; give sqlite:////absolute/path.db or "
+            f"postgresql://user@host/name. {_ESCAPED}"
+        ) from None
+    if "@" in (url.host or ""):
+        raise DatabaseError(f"The database's address (LOCKSTEP_DATABASE_URL, --database) has two @. {_ESCAPED}")
+    return url
 
 
 def _open(address: str) -> Engine:
-    try:
-        url = make_url(address)
-    except ArgumentError:  # the address itself is not shown: it may have a password in it
-        raise DatabaseError(
-            "The database's address (LOCKSTEP_DATABASE_URL, --database) is no URL; give sqlite:////absolute/path.db or "
-            "postgresql://user@host/name."
-        ) from None
+    url = parsed(address)
     if url.get_backend_name() == "postgresql":
         return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, isolation_level="READ COMMITTED")
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":

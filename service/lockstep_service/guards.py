@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -77,7 +78,7 @@ class OwnNames:
 
         await self._check(scope, receive, not_starlettes_words)
         if _OWN not in scope:
-            called = plain(Headers(scope=scope).get("host", ""))
+            called = plain(_PORT.sub("", Headers(scope=scope).get("host", "")))
             refused = UnknownHostError(
                 f"This service is not called {called!r}. If it should be, by a proxy of yours for one, start it with "
                 "that name in LOCKSTEP_ALLOWED_HOSTS."
@@ -90,6 +91,7 @@ class OwnNames:
 
 
 _OWN = "lockstep.own_name"
+_PORT = re.compile(r":\d+$")
 STRANGER_LIMIT = 64 * 1024
 """Bytes of a body of somebody who has not said who they are: it is read before that is found out."""
 GRACE_SECONDS = 20.0

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import inspect, make_url
+from sqlalchemy import inspect
 
-from lockstep_service.database import Database, DatabaseError
+from lockstep_service.database import Database, DatabaseError, parsed
 from lockstep_service.jobs import repository as jobs
 from lockstep_service.metrics import repository
 from lockstep_service.metrics.cache import FiguresCache
@@ -106,7 +106,7 @@ def prune(
 
 def open_existing(url: str) -> Database:
     """The database of a service that has run; ``DatabaseError`` where there is none, or it is of another version."""
-    address = make_url(url)
+    address = parsed(url)
     if address.get_backend_name() == "sqlite" and not Path(str(address.database)).is_file():
         raise DatabaseError(
             f"There is no database {address.database} yet; the first start of `lockstep serve` makes it."

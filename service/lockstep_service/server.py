@@ -49,6 +49,11 @@ def run(settings: Settings) -> int:
             f"The service's folder {settings.home} cannot be made: {error.strerror}. Set LOCKSTEP_HOME (or --home) to "
             "one that you may write."
         ) from None
+    if not os.access(settings.home, os.W_OK | os.X_OK):
+        raise ServerError(
+            f"The service's folder {settings.home} is one that this user may not write. Set LOCKSTEP_HOME (or --home) "
+            "to another one."
+        )
     if settings.home.stat().st_uid == os.geteuid():
         settings.home.chmod(0o700)
     with roles.alone(settings.home, settings.role), _listening(settings) as listener:

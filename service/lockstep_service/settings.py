@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +13,17 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from lockstep_service.roles import Role
 from lockstep_slurm.job.file import SpecError, problems
 
-_HOST = re.compile(r"\*|(\*\.)?[\w.-]+|\[?[0-9a-fA-F:]+\]?", re.ASCII)
+_HOST = re.compile(r"\*|(\*\.)?[\w.-]+", re.ASCII)
+
+
+def _is_host(name: str) -> bool:
+    if ":" not in name:
+        return _HOST.fullmatch(name) is not None
+    try:
+        IPv6Address(name[1:-1] if name[0] + name[-1] == "[]" else name)
+    except ValueError:
+        return False
+    return True
 
 
 class SettingsError(SpecError):
@@ -97,7 +108,7 @@ class Settings(BaseSettings):
             return value
         names = tuple(name.strip() for name in value.split(",") if name.strip())
         for name in names:
-            if not _HOST.fullmatch(name):
+            if not _is_host(name):
                 raise ValueError(f"has {name!r}, which is no host name; give names with commas between")
         return names
 

@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from lockstep_service.database import Database, DatabaseError, alembic_config
+from lockstep_service.retention import open_existing
 from lockstep_service.tables import Base
 from lockstep_slurm.filesystem import network_filesystem
 
@@ -87,11 +88,18 @@ class TestSqlite:
         database.close()
 
     @pytest.mark.parametrize(
-        "url", ["sqlite:////nonexistent/folder/a.db", "sqlite://", "mysql://host/name", "lockstep.db"]
-    )
-    def test_what_cannot_be_used_says_so(self, url: str) -> None:
-        with pytest.raises(DatabaseError):
-            Database(url)
+        "url",
+        [
+            "sqlite:////nonexistent/folder/a.db", "sqlite://", "mysql://host/name", "lockstep.db",
+            "mysql://host/name?password=w0rd", "postgresql://ada:p@ss:w0rd@db/name", "postgresql://ada:p@w0rd@db/name",
+            "postgresql://db:w0rd/name", "mysql://ada:w0rd@db/name",
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_used_says_so_without_a_password(self, url: str) -> None:
+        for use in (Database, open_existing):
+            with pytest.raises(DatabaseError) as caught:
+                use(url)
+            assert "w0rd" not in str(caught.value)
 
     def test_a_network_file_system_is_refused_with_the_cure(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from lockstep_service import openapi
-from lockstep_service.app import routes
+from lockstep_service.app import _hosts, routes
 from lockstep_service.boundary import Application
 from lockstep_service.clusters.service import refresh
 from lockstep_service.dashboard import mount_dashboard
@@ -37,7 +37,7 @@ class TestHostsAndHeaders:
     def test_a_name_that_a_strangers_dns_points_here_is_not(self, browser: TestClient, host: str) -> None:
         answer = browser.get("/healthz", headers={"Host": host})
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
-        assert f"is not called '{host}'" in answer.json()["detail"]
+        assert f"is not called '{host.removesuffix(':8080')}'" in answer.json()["detail"]
         assert "LOCKSTEP_ALLOWED_HOSTS" in answer.json()["detail"]
 
     @pytest.mark.parametrize("path", ["/", "/healthz", "/api/v1/jobs", "/api/nothing"])
@@ -166,8 +166,19 @@ class TestSettings:
         assert found.url == "postgresql+psycopg://u@h/d"
 
     def test_host_names_have_commas_between(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("LOCKSTEP_ALLOWED_HOSTS", "lockstep.site.example, *.lan,[fe80::1]")
-        assert Settings().allowed_hosts == ("lockstep.site.example", "*.lan", "[fe80::1]")
+        monkeypatch.setenv("LOCKSTEP_ALLOWED_HOSTS", "lockstep.site.example, *.lan,[fe80::1],fe80::2")
+        assert Settings().allowed_hosts == ("lockstep.site.example", "*.lan", "[fe80::1]", "fe80::2")
+        assert {"[fe80::1]", "[fe80::2]"} <= set(_hosts(Settings()))
+
+    @pytest.mark.parametrize("name", ["[fe80::1", "face:8080", ":", "login1:8080", "a b"])
+    def test_what_is_no_host_name_is_refused(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv("LOCKSTEP_ALLOWED_HOSTS", name)
+        with pytest.raises(SettingsError, match="no host name"):
+            Settings.read()
+
+    def test_the_service_is_called_by_the_address_that_it_listens_on(self) -> None:
+        assert {"fd00::5", "[fd00::5]"} <= set(_hosts(Settings(host="fd00::5")))
+        assert not {"::", "[::]"} & set(_hosts(Settings(host="::")))
 
     def test_what_cannot_be_used_is_named_with_its_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LOCKSTEP_ALLOWED_HOSTS", "https://lockstep.site.example")

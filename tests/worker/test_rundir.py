@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,6 +29,39 @@ def test_it_is_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert json.loads((run / "origin.json").read_text())["by_hand"] is False
     for path in (run, *run.rglob("*")):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_system_that_takes_no_advice_and_writes_little_at_once_has_the_whole_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object) -> NoReturn:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    write = os.write
+    monkeypatch.setattr(os, "posix_fadvise", refused)
+    monkeypatch.setattr(os, "write", lambda file, text: write(file, text[:7]))
+    run = make_run_directory(tmp_path, new_job_id(), '{"name": "x"}', "#!/bin/bash\n# ä\n", by_hand=False)
+    assert (run / "job.sbatch").read_text(encoding="utf-8") == "#!/bin/bash\n# ä\n"
+
+
+def test_every_file_is_closed_whatever_the_file_server_says_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, closed = os.close, []
+
+    def over_quota(file: int) -> None:
+        is_written = stat.S_ISREG(os.fstat(file).st_mode)
+        close(file)
+        if is_written:
+            closed.append(file)
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", over_quota)
+        with pytest.raises(RunDirectoryError, match="quota"):
+            make_run_directory(tmp_path, new_job_id(), "{}", "#!/bin/bash\n", by_hand=False)
+    assert len(closed) >= len({"spec.json", "job.sbatch", "origin.json"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_two_makers_of_one_id_one_is_told(tmp_path: Path) -> None:

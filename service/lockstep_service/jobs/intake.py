@@ -52,7 +52,13 @@ class Intake:
                 self._stored.wait()
             if not mine.done:
                 self._storing = True
-                self._gathered.wait_for(self._are_all_here, _GATHER_SECONDS)
+                try:
+                    self._gathered.wait_for(self._are_all_here, _GATHER_SECONDS)
+                except BaseException:  # no memory, say: the others are not to wait for this thread
+                    self._storing = False
+                    self._waiting.remove(mine)
+                    self._stored.notify_all()
+                    raise
                 batch, self._waiting = self._waiting, []
         if batch:
             try:

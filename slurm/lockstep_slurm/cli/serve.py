@@ -33,7 +33,7 @@ class Role(StrEnum):
     DISPATCH = "dispatch"
 
 
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]+@")
+_PASSWORD = re.compile(r"://[^/@]*:[^@]+@|[?&](ssl)?password=")
 
 
 class ExposedError(LockstepError):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,10 +70,9 @@ def clean_environment(slurm_conf: Path | None = None) -> dict[str, str]:
     environment = {name: os.environ[name] for name in ALLOWED if os.environ.get(name)}
     environment.setdefault("PATH", _USUAL_PATH)
     if "HOME" not in environment or "USER" not in environment:
-        account = _account()
-        if account is not None:
-            environment.setdefault("HOME", account.pw_dir)
-            environment.setdefault("USER", account.pw_name)
+        with suppress(KeyError):  # a container may have none; where they come by network, they may come later
+            environment.setdefault("HOME", _account().pw_dir)
+            environment.setdefault("USER", _account().pw_name)
     conf = slurm_conf if slurm_conf is not None else os.environ.get("SLURM_CONF")
     if conf:
         # Absolute, because commands run elsewhere; Slurm's own daemons do not find a relative one after a chdir.
@@ -81,12 +81,9 @@ def clean_environment(slurm_conf: Path | None = None) -> dict[str, str]:
 
 
 @cache
-def _account() -> pwd.struct_passwd | None:
-    """This user's account, looked up once, which reads files; a container may have none."""
-    try:
-        return pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return None
+def _account() -> pwd.struct_passwd:
+    """This user's account, looked up until it is found, which reads files; ``KeyError`` where there is none."""
+    return pwd.getpwuid(os.geteuid())
 
 
 class Runner:

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -221,22 +222,22 @@ def _write(texts: Mapping[Path, str]) -> None:
 
     Flushed once all are written: a file that is made right behind a flush waits for the file system's journal.
     """
-    files: list[int] = []
-    try:
+    with ExitStack() as stack:
+        files: list[int] = []
         for path, text in texts.items():
             files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            stack.callback(os.close, files[-1])
             # Not through a file object, which asks the file system thrice what it is writing to.
             rest = text.encode("utf-8")
             while rest:
                 rest = rest[os.write(files[-1], rest) :]
         # Said first of all of them, it has the writing begun, so that the first flush has the journal written for all.
-        for file in files:
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        # Of a file alone it gains nothing, and has each CPU disturbed, those that compute as well.
+        with suppress(OSError):  # a kernel, or a container's filter, may not know it
+            for file in files if len(files) > 1 else ():
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         for file in files:
             os.fsync(file)
-    finally:
-        for file in files:
-            os.close(file)
 
 
 def claim_file(run: Path, fence: int) -> Path:
