@@ -24,7 +24,7 @@ from lockstep_service.settings import Settings
 from lockstep_service.telemetry import logs
 from lockstep_service.wire import now, rfc3339
 from lockstep_slurm.errors import LockstepError
-from lockstep_slurm.job.rundir import write_whole
+from lockstep_slurm.job.writing import write_whole
 
 _SHUTDOWN_SECONDS = 3
 _FILES = 16_384

@@ -20,8 +20,8 @@ from lockstep_slurm.job.rundir import (
     exit_file,
     make_run_directory,
     spool_file,
-    write_whole,
 )
+from lockstep_slurm.job.writing import write_whole
 from lockstep_slurm.placement import (
     Card,
     Communication,

@@ -17,6 +17,7 @@ import pytest
 from lockstep_slurm.job import rundir
 from lockstep_slurm.job.identity import is_job_id, new_job_id
 from lockstep_slurm.job.rundir import RunDirectoryError, make_run_directory
+from lockstep_slurm.job.writing import write_whole
 from support.ranks import base_environment
 
 
@@ -118,9 +119,7 @@ def test_a_run_whose_claims_are_lost_begins_no_other_start(tmp_path: Path) -> No
 def test_readers_ignore_keys_that_they_do_not_know(tmp_path: Path) -> None:
     run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=True)
     ended = rundir.Exit(1, 1, None, 9, 1, "node2", "rank 1 was ended", 5.0)
-    rundir.write_whole(
-        rundir.exit_file(run, 1), json.dumps({**json.loads(rundir.as_json(ended)), "of_a_later_version": 1})
-    )
+    write_whole(rundir.exit_file(run, 1), json.dumps({**json.loads(rundir.as_json(ended)), "of_a_later_version": 1}))
     assert rundir.read_exit(run, 1) == ended
     assert rundir.read_exit(run, 2) is None
     assert not ended.ok

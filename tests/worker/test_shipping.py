@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lockstep_slurm.job.rundir import write_whole
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.shipping import CHUNK, Shipper, read_lines, retry_after
 
 TOKEN = "secret-of-this-job"

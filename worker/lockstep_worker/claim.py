@@ -13,7 +13,8 @@ import socket
 import time
 from pathlib import Path
 
-from lockstep_slurm.job.rundir import Claim, as_json, claim_file, newest_fence, read_claims, write_whole
+from lockstep_slurm.job.rundir import Claim, as_json, claim_file, newest_fence, read_claims
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.errors import DuplicateError, FencedError
 from lockstep_worker.waiting import until
 from lockstep_worker.world import World

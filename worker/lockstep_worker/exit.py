@@ -7,7 +7,8 @@ import signal
 import time
 from pathlib import Path
 
-from lockstep_slurm.job.rundir import Claim, Exit, as_json, exit_file, write_whole
+from lockstep_slurm.job.rundir import Claim, Exit, as_json, exit_file
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.claim import check_fence, link_whole
 from lockstep_worker.sentences import Words
 from lockstep_worker.world import World

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockstep_slurm.job.rundir import Claim, write_whole
+from lockstep_slurm.job.rundir import Claim
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.addresses import interfaces, source_towards
 from lockstep_worker.environment import Meeting
 from lockstep_worker.errors import LinkError, MeetingError

@@ -27,7 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Tuple  # noqa: UP035 - 3.9
 
-from lockstep_slurm.job.rundir import write_whole
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.links import End, Facts, conclusion, leave_word
 from lockstep_worker.ports import bound
 from lockstep_worker.surroundings import controller_answers, gateway_of, has_carrier, is_there

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lockstep_slurm.job.rundir import Claim, placement_file, write_whole
+from lockstep_slurm.job.rundir import Claim, placement_file
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.addresses import Host
 from lockstep_worker.errors import WorkerError
 from lockstep_worker.waiting import until

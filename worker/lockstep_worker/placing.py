@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lockstep_slurm.job.rundir import Claim, placement_file, write_whole
+from lockstep_slurm.job.rundir import Claim, placement_file
+from lockstep_slurm.job.writing import write_whole
 from lockstep_slurm.placement import (
     Placement,
     PlacementError,

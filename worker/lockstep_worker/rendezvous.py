@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep_slurm.job.rundir import rendezvous_file, write_whole
+from lockstep_slurm.job.rundir import rendezvous_file
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.server import Server
 from lockstep_worker.writer import CLOSING
 

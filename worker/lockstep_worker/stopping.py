@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lockstep_slurm.job.rundir import STOPPED, Claim, stopped_file, write_whole
+from lockstep_slurm.job.rundir import STOPPED, Claim, stopped_file
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker.checkpoint import told
 from lockstep_worker.checkpoint.folder import names
 from lockstep_worker.placing import Placed

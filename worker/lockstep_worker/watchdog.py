@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep_slurm.job.rundir import Claim, rendezvous_file, write_whole
+from lockstep_slurm.job.rundir import Claim, rendezvous_file
+from lockstep_slurm.job.writing import write_whole
 from lockstep_worker import beat, sentences, stacks
 from lockstep_worker.checkpoint.folder import names
 from lockstep_worker.world import World

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from lockstep_service.auth.service import KeyFileError, Keys, same
-from lockstep_slurm.job.rundir import write_whole
+from lockstep_slurm.job.writing import write_whole
 
 
 class Sessions:

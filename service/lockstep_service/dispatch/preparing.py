@@ -13,8 +13,9 @@ from lockstep_service.tables import JobRow
 from lockstep_slurm.client.protocol import Submission
 from lockstep_slurm.job import beneath, library
 from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import REPORT, begin_start, check_run_directory, make_run_directory, write_whole
+from lockstep_slurm.job.rundir import REPORT, begin_start, check_run_directory, make_run_directory
 from lockstep_slurm.job.script import spec_of
+from lockstep_slurm.job.writing import write_whole
 
 _LONGEST_REPORT = 1 << 16
 _log = logging.getLogger(__name__)

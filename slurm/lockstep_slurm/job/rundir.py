@@ -6,13 +6,10 @@ The layout is described in docs/files-of-a-job.md; who writes what is settled in
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -20,6 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job import beneath
 from lockstep_slurm.job.identity import is_job_id
+from lockstep_slurm.job.writing import write_new, write_whole
 
 LOGS = "logs"
 """The folder that is there from the beginning: Slurm opens the script's log before the script runs."""
@@ -131,7 +129,7 @@ def make_run_directory(
                 (partial / name).mkdir(mode=0o700)
             origin = {"version": 1, "job_id": job_id, "by_hand": by_hand, "created": time.time()}
             texts = {"spec.json": spec_json, "job.sbatch": script, "origin.json": json.dumps(origin)}
-            _write({partial / name: text for name, text in (texts | ({REPORT: report} if report else {})).items()})
+            write_new({partial / name: text for name, text in (texts | ({REPORT: report} if report else {})).items()})
             # Renaming onto a folder that is not empty fails, so of two makers of one id the second is told.
             partial.rename(final)
         except OSError:
@@ -204,40 +202,6 @@ def file_name(text: str) -> str:
     if not _FILE_NAME.fullmatch(text):
         raise RunDirectoryError(f"{text!r} cannot be a file's name: only letters, digits, '_', '.' and '-' are used")
     return text
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes ``path`` so that a reader sees all of it or none: another name, flushed, then renamed. Mode 0600."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        _write({partial: text})
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _write(texts: Mapping[Path, str]) -> None:
-    """Writes files that are not there yet, and flushes them.
-
-    Flushed once all are written: a file that is made right behind a flush waits for the file system's journal.
-    """
-    with ExitStack() as stack:
-        files: list[int] = []
-        for path, text in texts.items():
-            files.append(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            stack.callback(os.close, files[-1])
-            # Not through a file object, which asks the file system thrice what it is writing to.
-            rest = text.encode("utf-8")
-            while rest:
-                rest = rest[os.write(files[-1], rest) :]
-        # Said first of all of them, it has the writing begun, so that the first flush has the journal written for all.
-        # Of a file alone it gains nothing, and has each CPU disturbed, those that compute as well.
-        with suppress(OSError):  # a kernel, or a container's filter, may not know it
-            for file in files if len(files) > 1 else ():
-                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        for file in files:
-            os.fsync(file)
 
 
 def claim_file(run: Path, fence: int) -> Path:

@@ -10,7 +10,7 @@ from faults.worker import evidence
 from faults.worker.cases import PACE, STEPS, Case, Form
 from faults.worker.evidence import Reference, Row
 from faults.worker.surroundings import Job, Machines, NotInTimeError, machines
-from lockstep_slurm.job.rundir import write_whole
+from lockstep_slurm.job.writing import write_whole
 
 Say = Callable[[float, str], None]
 """Told how far the run is (0 to 1), and what is tried just now."""

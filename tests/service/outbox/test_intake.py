@@ -26,9 +26,8 @@ def row(key: str | None = None) -> JobRow:
     )  # fmt: skip
 
 
-def test_those_that_wait_go_in_together_and_a_refused_one_alone_stays_out(
-    app: Application, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def held_up(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], threading.Event]:
+    """How many jobs each transaction stores, none of them before the gate is open."""
     batches: list[int] = []
     gate = threading.Event()
     insert_new = repository.insert_new
@@ -39,6 +38,13 @@ def test_those_that_wait_go_in_together_and_a_refused_one_alone_stays_out(
         insert_new(session, rows)
 
     monkeypatch.setattr(repository, "insert_new", slowly)
+    return batches, gate
+
+
+def test_those_that_wait_go_in_together_and_a_refused_one_alone_stays_out(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, gate = held_up(monkeypatch)
     rows = [row(), row("twice"), row("twice"), row(), row()]
     failed: list[str] = []
 
@@ -69,16 +75,7 @@ def test_those_that_came_together_are_waited_for_to_come_together_again(
     app: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intake, "_GATHER_SECONDS", 300)  # it is to end because all are here
-    batches: list[int] = []
-    gate = threading.Event()
-    insert_new = repository.insert_new
-
-    def slowly(session: Any, rows: list[JobRow]) -> None:
-        batches.append(len(rows))
-        gate.wait(30)
-        insert_new(session, rows)
-
-    monkeypatch.setattr(repository, "insert_new", slowly)
+    batches, gate = held_up(monkeypatch)
     threads = [threading.Thread(target=app.intake.add, args=(row(),)) for _ in range(3)]
     threads[0].start()
     until(lambda: batches == [1])
