@@ -39,7 +39,7 @@ from lockstep_slurm.errors import LockstepError
 
 SOURCES = (
     "worker/lockstep_worker/slices.py", "worker/lockstep_worker/gradients/*.py", "worker/lockstep_worker/models/*.py",
-    "benchmarks/exposing/*.py",
+    "benchmarks/exposing/*.py", "slurm/lockstep_slurm/job/malloc.py",
 )  # fmt: skip
 FEWEST = 3
 """Rounds that are made even where the time is over."""

@@ -121,7 +121,12 @@ class Rank:
         found = {"training": 0.0, "exchange": 0.0, "horovod": 0.0, "others": 0.0}
         for thread in threads():
             try:
-                seconds = int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+                # Of a thread that runs, the file has what was known at the last tick: of a short step, nothing.
+                seconds = (
+                    time.thread_time()
+                    if thread == threading.get_native_id()
+                    else int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+                )
             except FileNotFoundError:
                 continue  # it has ended since
             name = "training" if thread == os.getpid() else "exchange" if thread in ours else "others"

@@ -14,19 +14,16 @@ from typing import Any
 
 from benchmarks.side_by_side.gate import ArmError, Gate
 from lockstep_slurm.cluster import ClusterInfo
+from lockstep_slurm.job.malloc import malloc_variables
 from lockstep_slurm.job.rundir import spool_files
 
 TRAINING = Path(__file__).with_name("training.py")
 PATIENCE = 300
 """Seconds that a collective of Gloo waits, in every arm as in Lockstep's: a rank that is held still is no dead one."""
-MALLOC = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-}
-"""Keeps what a training frees for its next step, in every arm. Left to itself, glibc (2.36) gives it back to the
-kernel and asks for it again, thousands of pages a step, and how many is settled anew at each start: the step times of
-six starts of one program differed by 20 %, with these by 1 % (small-cnn, one rank on one CPU)."""
+MALLOC = malloc_variables({})
+"""What Lockstep gives its ranks, in every arm: it is placement that is measured. Left to itself, glibc (2.36) gives
+what a step frees back to the kernel, and how much is settled anew at each start: the step times of six starts of one
+program differed by 20 % (small-cnn, one rank on one CPU)."""
 LEAKING = ("SLURM", "SBATCH", "SRUN", "LOCKSTEP_", "HOROVOD_", "OMP_", "GOMP_", "KMP_", "MKL_", "CCL_", "PMI")
 """Of the shell that measures; each arm starts from what a user's own shell has."""
 

@@ -127,6 +127,17 @@ def test_the_backends_variables_are_in_it() -> None:
     assert "GLOO" not in mpi.replace("HOROVOD_GLOO_TIMEOUT_SECONDS", "")
 
 
+def test_what_a_step_frees_stays_with_its_rank_and_what_the_set_up_says_of_it_too() -> None:
+    name = "MALLOC_TRIM_THRESHOLD_"
+    kept = f"export {name}=${{{name}:-1099511627776}}\n"
+    assert kept in render_standalone(spec_of(), SITE, MACHINE, PLACEMENT)
+    system = spec_of(environment={"malloc": "system"})
+    assert "MALLOC_" not in render_standalone(system, SITE, MACHINE, PLACEMENT)
+    own = spec_of(environment={"variables": {name: "7"}})
+    script = render_standalone(own, SITE, MACHINE, PLACEMENT)
+    assert script.index(kept) < script.index(f"export {name}=7\n"), "the spec's own variables have the last word"
+
+
 def test_a_machine_in_a_few_words() -> None:
     assert describe(MACHINE) == "2 sockets x 2 cores x 2 hardware threads, 2 NUMA domains"
     one = Topology((Core((0,), 0, 0, 0),), (NumaDomain(0, 1),))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +149,33 @@ def test_oneccl_is_started_without_mpi_and_over_the_interface_of_the_meeting() -
     found = environment_of({"FI_PROVIDER": "psm3"}, spec)
     assert found["FI_PROVIDER"] == "psm3"
     assert "FI_TCP_IFACE" not in found
+
+
+CHURN = """
+import resource, sys
+blocks, size, rounds = 8, 12 << 20, 10
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def once():
+    held = [bytearray(size) for _ in range(blocks)]
+for _ in range(3): once()
+before = faults()
+for _ in range(rounds): once()
+print((faults() - before) / rounds)
+"""
+"""Takes and frees 96 MiB, as a step does with what its layers have computed; says how many pages that cost."""
+
+
+@pytest.mark.parametrize(("malloc", "keeps"), [(None, True), ("keep", True), ("system", False)])
+def test_what_a_step_frees_stays_with_its_rank_unless_the_spec_says_otherwise(malloc: str | None, keeps: bool) -> None:
+    spec = {"environment": {} if malloc is None else {"malloc": malloc}}
+    variables = {name: value for name, value in environment_of({}, spec).items() if name.startswith("MALLOC_")}
+    ended = subprocess.run([sys.executable, "-c", CHURN], env=variables, capture_output=True, text=True, check=True)
+    pages = (8 * 12 << 20) / resource.getpagesize()
+    assert (float(ended.stdout) < pages / 100) is keeps, ended.stdout
+
+
+def test_what_the_site_or_the_spec_has_set_for_malloc_stays() -> None:
+    name = "MALLOC_TRIM_THRESHOLD_"
+    assert environment_of({name: "1"}, {})[name] == "1"
+    assert environment_of({name: "1"}, {"environment": {"variables": {name: "2"}}})[name] == "2"
+    assert name not in environment_of({}, {"environment": {"malloc": "system"}})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep_slurm.job.cycle import cycle_time_ms
+from lockstep_slurm.job.malloc import malloc_variables
 from lockstep_slurm.job.rundir import Claim
 from lockstep_worker.placing import Placed
 from lockstep_worker.world import World
@@ -141,6 +142,9 @@ def training_environment(
         variables.setdefault("FI_PROVIDER", "tcp")
         if variables["FI_PROVIDER"] == "tcp":
             variables.setdefault("FI_TCP_IFACE", meeting.interface)
+    for name, value in malloc_variables(spec).items():
+        # What the site or a set-up file has found best stays.
+        variables.setdefault(name, value)
     variables.update(placed.variables)
     variables.update(spec.get("environment", {}).get("variables", {}))
     # Also before a PYTHONPATH of the spec's: the training imports Lockstep, and the very one that started it.

@@ -65,6 +65,11 @@ class Environment(Section):
     variables: dict[VariableName, Line] = Field(
         default_factory=dict, description="Set for every rank, nothing else leaks in"
     )
+    malloc: Literal["keep", "system"] = Field(
+        "keep",
+        description="Whether a rank keeps what a step frees for its next one, or glibc gives it back to the kernel as "
+        "it does by itself",
+    )
     setup_file: AbsolutePath | None = Field(
         None, description="A shell script of the user's own, sourced as the user before the ranks start"
     )

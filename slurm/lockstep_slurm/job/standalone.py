@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.bootstrap import SAFE
 from lockstep_slurm.job.cycle import cycle_time_ms
+from lockstep_slurm.job.malloc import malloc_variables
 from lockstep_slurm.job.script import ScriptSite, directives, templates
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.job.srun import LEFTOVERS, started_by_mpirun
@@ -93,6 +94,7 @@ def render_standalone(spec: JobSpec, site: ScriptSite, topology: Topology, place
             modules=wanted.modules,
             module_use=wanted.module_use,
             setup_file=wanted.setup_file,
+            malloc=malloc_variables(spec.model_dump()),
             variables=sorted(wanted.variables.items()),
             command=shlex.join([spec.training.script or "", *spec.training.arguments]),
         )
