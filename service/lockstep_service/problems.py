@@ -10,12 +10,14 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from lockstep_service.errors import InvalidError, ProblemItem, ServiceError, UnavailableError, plain, problem
 from lockstep_service.telemetry.logs import request_id
+from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.job.words import place, sentence
 
 _log = logging.getLogger(__name__)
@@ -30,8 +32,9 @@ def install(api: FastAPI) -> None:
         return error.response()
 
     @api.exception_handler(RequestValidationError)
-    def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return invalid(error.errors()).response()
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        of = _body_model(request)
+        return _together([_of_request(found, of) for found in error.errors()]).response()
 
     @api.exception_handler(HTTPException)
     def _framework(request: Request, error: HTTPException) -> JSONResponse:
@@ -91,15 +94,24 @@ def allowed(request: Request) -> set[str]:
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> InvalidError:
-    """Validation errors, as pydantic lists them, in words."""
-    items = [_item(error) for error in errors]
+    """What is wrong with a spec, as pydantic lists it, in words."""
+    return _together([_item(error, error["loc"], JobSpec) for error in errors])
+
+
+def _together(items: list[ProblemItem]) -> InvalidError:
     return InvalidError(
         "; ".join(f"{item.where}: {item.message}" if item.where else item.message for item in items), items
     )
 
 
-def _item(error: Mapping[str, Any]) -> ProblemItem:
-    path = [part for part in error["loc"] if part not in {"body", "query", "path", "header"}]
+def _body_model(request: Request) -> type[BaseModel]:
+    """Whose keys the body of this request has; where it has no model, and so no finding on a key, a spec's."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    of = field.field_info.annotation if field is not None else None
+    return of if isinstance(of, type) and issubclass(of, BaseModel) else JobSpec
+
+
+def _of_request(error: Mapping[str, Any], of: type[BaseModel]) -> ProblemItem:
     if error["type"] == "json_invalid":
         # FastAPI gives the position of a JSON error as the last part of its place.
         reason = error.get("ctx", {}).get("error", "error")
@@ -112,5 +124,9 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
         # FastAPI parses a body as JSON only where its header says that it is.
         message = "The body is not said to be JSON; send it with the header Content-Type: application/json."
         return ProblemItem(where="", message=message, value=None)
+    return _item(error, error["loc"][1:], of)  # the first part is FastAPI's: body, query, path or header
+
+
+def _item(error: Mapping[str, Any], path: Sequence[int | str], of: type[BaseModel]) -> ProblemItem:
     value = None if error["type"] in _VALUELESS else plain(error.get("input"))
-    return ProblemItem(where=place(path), message=sentence(error, path), value=value)
+    return ProblemItem(where=place(path), message=sentence(error, path, of), value=value)

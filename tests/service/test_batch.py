@@ -105,7 +105,7 @@ class TestSubmitBatch:
             ({"spec": {}}, "changes: is missing"),
             ({"changes": []}, "at least 1"),
             ({"changes": [{}] * (MOST_JOBS + 1)}, f"at most {MOST_JOBS}"),
-            ({"changes": [{}], "jobs": []}, "'jobs', which it cannot have; there are: changes, spec"),
+            ({"changes": [{}], "jobs": []}, "jobs: is not a key that exists here; there are: changes, spec"),
             ([1], "is [1], but has to be a section of keys and values (in JSON an object)"),
         ],
     )

@@ -51,6 +51,14 @@ class TestImportRun:
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["where"] == "run_dir"
 
+    @pytest.mark.parametrize("key", ["run", "nodes", "path"])
+    def test_a_key_that_it_does_not_have_is_told_its_own_keys(self, api: TestClient, tmp_path: Path, key: str) -> None:
+        answer = api.post(self.URL, json={"run_dir": str(tmp_path), key: "x"})
+        assert answer.status_code == 422
+        (item,) = answer.json()["errors"]
+        assert (item["where"], item["value"]) == (key, "x")
+        assert item["message"] == "is not a key that exists here; there are: run_dir"
+
     def test_a_run_that_ended_well(self, api: TestClient, made_by_hand: Callable[[], HandMadeRun]) -> None:
         hand = made_by_hand()
         hand.claim()

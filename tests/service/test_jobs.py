@@ -52,6 +52,7 @@ class TestSubmitJob:
             ({"environment": {"variables": {"A": "x\ny"}}}, "environment.variables.A", "control character"),
             ({"resources": {"node": 2}}, "resources.node", "partition"),
             ({"colour": "red"}, "colour", "training"),
+            ({"path": "here"}, "path", "is not a key that exists here"),
             ({"training": None}, "training", ""),
             ({"placement": {"communication_cpus": -1}}, "placement.communication_cpus", "-1"),
         ],

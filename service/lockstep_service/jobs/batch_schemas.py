@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from lockstep_service.jobs.schemas import EXAMPLE_ID, EXAMPLE_SPEC
 from lockstep_service.wire import Wire
@@ -30,14 +30,6 @@ class BatchRequest(BaseModel):
         description="A job each: what it has besides, or differently, as a merge patch of `spec` (RFC 7396), in which "
         "null removes a key",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, given: object) -> object:
-        if isinstance(given, dict) and (unknown := [str(key) for key in given if key not in cls.model_fields]):
-            keys = ", ".join(sorted(cls.model_fields))
-            raise ValueError(f"the body has {', '.join(map(repr, unknown))}, which it cannot have; there are: {keys}")
-        return given
 
 
 class BatchJob(Wire):
