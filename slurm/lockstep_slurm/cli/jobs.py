@@ -207,6 +207,8 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
         ("network", _network(last)),
         ("submitted", f"{age(found['created_at'])} ago"),
         ("observed", f"{age(found['observed_at'])} ago" + (" (stale)" if found["stale_since"] else "")),
+        # Until there are nodes nothing has run, so nothing has written to a log.
+        *((("log", f"lockstep logs {found['id']}"),) if found["nodes"] else ()),
         ("files", Text(found["run_dir"])),
     ):
         table.add_row(Text(name, style="dim"), value)
