@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from threading import Event, Lock
 
+from lockstep_service.telemetry.trouble import Trouble
 from lockstep_slurm.client.protocol import ClusterAnswer
 
 _PAUSE_AFTER_FAILURE = 5.0
@@ -25,6 +26,8 @@ class Answers:
     lock: Lock = field(default_factory=Lock)
     failed_at: float | None = None
     """Of ``time.monotonic``."""
+    trouble: Trouble = field(default_factory=Trouble)
+    """What the log has of questions that nobody answers."""
 
     wanted: bool = False
     """Whether a newer answer is wanted than the last, however new that one is."""

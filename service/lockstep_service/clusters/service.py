@@ -91,12 +91,15 @@ def _ask(app: Application) -> None:
     try:
         found = ClusterAnswer(nodes=tuple(app.client.nodes()), partitions=tuple(app.client.partitions()))
     except SlurmError as error:
-        app.answers.failed_at = time.monotonic()
-        _log.warning("the cluster's nodes could not be asked for: %s", error)
+        app.answers.failed_at = moment = time.monotonic()
+        if (said := app.answers.trouble.failed(str(error), moment)) is not None:
+            _log.warning("the cluster's nodes could not be asked for: %s", said)
         with app.database.writing() as session:
             repository.keep_silence(session, DEFAULT, app.client.kind, now())
         return
     app.answers.failed_at = None
+    if (lasted := app.answers.trouble.went_well(time.monotonic())) is not None:
+        _log.info("the cluster tells its nodes again, after %s", lasted)
     with app.database.writing() as session:
         repository.keep_answer(session, DEFAULT, app.client.kind, found, now())
     app.answers.keep(found)

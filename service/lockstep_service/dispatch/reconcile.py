@@ -65,7 +65,8 @@ def pass_on_cancels(app: Application) -> None:
             if there:
                 there, told = _cancel(app.client, seen.slurm_job_id)
         except SlurmError as error:
-            _log.warning("job %s could not be cancelled yet: %s", seen.id, error)
+            if (said := app.watch.cancelling.failed(str(error), time.monotonic())) is not None:
+                _log.warning("job %s could not be cancelled yet: %s", seen.id, said)
             return
         if not there and seen.phase != "unknown":
             continue  # it has just left the queue: once its end is known, or is not to be known, there is more to do
@@ -81,6 +82,7 @@ def pass_on_cancels(app: Application) -> None:
                 row.ended_at = row.ended_seen_at = now()
             if row is not None:
                 repository.changed(session, row)
+    app.watch.cancelling.went_well(time.monotonic())  # which each job's timeline tells
 
 
 def _now_called(app: Application, slurm_id: int) -> str:
@@ -110,6 +112,10 @@ class _Answer:
     """Those of which it could not be asked."""
     queue: Collection[Numbered] | None = None
     """What its queue had, where that was told."""
+    error: SlurmError | None = None
+    """Why it could not be asked."""
+    whole: bool = False
+    """Whether it was asked about all jobs, and answered: of those that are long missing it is not asked every time."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,12 @@ def reconcile(app: Application) -> bool | None:
     ours = worklists.same_scheduler(app.client.kind)
     jobs = [job for job in app.watch.jobs.values() if job.client in ours]
     if not jobs:
+        app.watch.asking.went_well(time.monotonic())  # as nothing is asked
         return None
     asked_at = now()
     began = time.monotonic()
     answer = _ask(app.client, jobs)
+    _tell(app, answer)
     if answer.queue is not None or answer.silent:
         app.watch.queue, app.watch.queue_at = answer.queue or (), None if answer.queue is None else asked_at
     # A silence is no sign of a dear question.
@@ -174,16 +182,25 @@ def _ask(client: SlurmClient, jobs: Sequence[Watched]) -> _Answer:
                 due.append(job)
             else:
                 told[job.id] = job.told
-        missing = due
+        whole, missing = bool(asked) and len(due) == len(missing), due
         if due:
             records = client.finished([job.slurm_job_id for job in due if job.slurm_job_id is not None])
             # Oldest first, so that the newest record of a job stays.
             known = {(record.id, record.name): record for record in records}
             told |= {job.id: known.get((job.slurm_job_id or 0, job.name)) for job in due}
     except SlurmError as error:
-        _log.warning("Slurm could not be asked about %d jobs: %s", len(missing), error)
-        return _Answer(told, tuple(missing), seen)
-    return _Answer(told, queue=seen)
+        return _Answer(told, tuple(missing), seen, error)
+    return _Answer(told, queue=seen, whole=whole)
+
+
+def _tell(app: Application, answer: _Answer) -> None:
+    """What the log has of an answer: that there is none, and that there is one again."""
+    trouble, at = app.watch.asking, time.monotonic()
+    if answer.error is not None:
+        if (said := trouble.failed(str(answer.error), at)) is not None:
+            _log.warning("Slurm could not be asked about %d jobs: %s", len(answer.silent), said)
+    elif answer.whole and (lasted := trouble.went_well(at)) is not None:
+        _log.info("Slurm tells of its jobs again, after %s", lasted)
 
 
 def _looks(app: Application, due: Sequence[Watched], answer: _Answer) -> tuple[list[_Look], list[Watched]]:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from lockstep_service.dispatch import worklists
 from lockstep_service.jobs.waiting import estimate, in_words
+from lockstep_service.telemetry.trouble import Trouble
 from lockstep_slurm.client.protocol import SlurmJob
 from lockstep_slurm.job.identity import slurm_name
 
@@ -175,6 +176,9 @@ class Watch:
     queue_at: datetime | None = None
     looks: int = 0
     """How many looks at the queue were taken for the sake of what is passed on to Slurm."""
+    asking: Trouble = field(default_factory=Trouble)
+    """What the log has of jobs that Slurm could not be asked about, and of cancels that it could not be told."""
+    cancelling: Trouble = field(default_factory=Trouble)
 
     def refresh(self, session: Session) -> None:
         """Takes over what has changed in the database since."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +88,52 @@ def test_no_turn_asks_slurm_more_than_two_questions(
     assert 2 <= counts["nodes"] == counts["partitions"] <= 4
     assert (row(app, waits).state, row(app, goes).phase) == ("CANCELLED", "unknown")
     assert "Slurm says node1 is DOWN (Not responding)" in str(row(app, fails).reason)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # which has no part in it
+def test_the_log_says_now_and_then_that_slurm_is_away_and_once_that_it_is_back(
+    app: Application,
+    api: TestClient,
+    answers: Answers,
+    clock: Clock,
+    turns: Turns,
+    spec: Json,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "lockstep_service")
+
+    def pass_by(minutes: int) -> list[str]:
+        """Lets time pass; what the log says meanwhile, without which job it is about."""
+        caplog.clear()
+        for _ in range(minutes * 12):
+            list(turns.take())
+            clock.move(5)
+        return [record.getMessage() for record in caplog.records if "request" not in record.name]
+
+    _waits, goes = answers.queue = dispatched(app, api, spec, 2)
+    assert pass_by(2) == []
+    answers.silent = True
+    job = row(app, goes).id
+    api.post(f"{URL}/{job}/cancel").raise_for_status()
+    away = pass_by(25)
+    for what in (
+        "the cluster's nodes could not be asked for",
+        "Slurm could not be asked about 2 jobs",
+        f"job {job} could not be cancelled yet",
+    ):
+        first, *later = (line.removeprefix(f"{what}: connection timed out") for line in away if line.startswith(what))
+        assert first == ""
+        assert [re.sub(r"\d min", "_ min", line) for line in later] == [
+            " (it has failed for 1_ min)",
+            " (it has failed for 2_ min)",
+        ]
+    assert len(away) == 9
+    answers.silent = False
+    back = pass_by(5)
+    assert [line.partition(", after ")[0] for line in sorted(back)] == [
+        "Slurm tells of its jobs again",
+        "the cluster tells its nodes again",
+    ]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # what is asked of it is asked above as well
