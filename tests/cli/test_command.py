@@ -63,6 +63,25 @@ def test_an_unknown_subcommand_or_option_is_bad_input(tmp_path: Path) -> None:
     assert ours.run("submit").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--venv=/nonexistent", "/nonexistent has no bin/python; give the folder of a virtual environment"),
+        ("--python=/nonexistent", "/nonexistent could not be run: No such file or directory"),
+        ("--python=/bin/true", "/bin/true does not run as a Python interpreter"),
+    ],
+)
+def test_an_environment_to_build_for_that_is_not_there_is_bad_input(tmp_path: Path, option: str, said: str) -> None:
+    done = Lockstep(tmp_path, None).run("worker", "build", option)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"lockstep: {said}")
+
+
+def test_a_link_is_cut_or_mended_but_not_both(tmp_path: Path) -> None:
+    done = Lockstep(tmp_path, None).run("cluster", "link", "h1", "--down", "--up")
+    assert (done.returncode, done.stderr) == (2, "lockstep: --down cuts the link and --up mends it: say one of them\n")
+
+
 @pytest.mark.parametrize("command", ["submit", "cluster up"])
 def test_the_help_shows_a_value_only_where_one_follows(tmp_path: Path, command: str) -> None:
     done = Lockstep(tmp_path, None).run(*command.split(), "--help")
@@ -127,5 +146,5 @@ def test_the_only_cluster_of_a_home_needs_no_name(tmp_path: Path) -> None:
     (tmp_path / "cluster" / "other").mkdir()
     (tmp_path / "cluster" / "other" / "slurm.conf").touch()
     done = ours.run("cluster", "down")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "several clusters (demo, other)" in done.stderr

@@ -234,11 +234,13 @@ def test_the_command_tells_as_json_what_runs(lockstep_home: Path) -> None:
     [
         (["--nodes", "0"], "1 to 64 nodes"),
         (["--name", "Big Cluster"], "lower-case letters"),
+        (["--link", "1gbit"], "say --hosts as well"),
+        (["--hosts", "--link", "fast"], "'fast' is not a link's rate"),
     ],
 )
 def test_bad_input_is_told_in_words(lockstep_home: Path, arguments: list[str], said: str) -> None:
     done = lockstep("cluster", "up", *arguments)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert list(lockstep_home.iterdir()) == []

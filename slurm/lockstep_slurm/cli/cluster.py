@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lockstep_slurm.cli.home import home
 from lockstep_slurm.cli.output import Exit, console, errors, print_json
-from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.errors import InputError
 
 if TYPE_CHECKING:
     from lockstep_slurm.cluster import ClusterInfo, ClusterStatus, LinkStatus
@@ -37,7 +37,7 @@ def _chosen(name: str | None) -> str:
         return name
     there = sorted(folder.name for folder in (home() / "cluster").glob("*") if (folder / "slurm.conf").exists())
     if len(there) > 1 and "default" not in there:
-        raise LockstepError(f"this home has several clusters ({', '.join(there)}); say which with --name")
+        raise InputError(f"this home has several clusters ({', '.join(there)}); say which with --name")
     return there[0] if len(there) == 1 else "default"
 
 
@@ -109,7 +109,7 @@ def link(
     from lockstep_slurm import cluster
 
     if cut and mend:
-        raise LockstepError("--down cuts the link and --up mends it: say one of them")
+        raise InputError("--down cuts the link and --up mends it: say one of them")
     on = True if mend else False if cut else None
     found = cluster.link(_folder(_chosen(name)), node, on=on, rate=rate)
     if as_json:

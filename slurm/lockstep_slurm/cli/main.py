@@ -12,7 +12,7 @@ from lockstep_slurm.cli import cluster, control, doctor, jobs, plan, prune, scri
 from lockstep_slurm.cli.api import ProblemError
 from lockstep_slurm.cli.home import NoServiceError
 from lockstep_slurm.cli.output import Exit, console, errors
-from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.errors import InputError, LockstepError
 
 _HELP = ["-h", "--help"]
 app = typer.Typer(
@@ -70,8 +70,10 @@ def main() -> None:
         _end(error, Exit.UNREACHABLE)
     except ProblemError as error:
         _end(error, Exit.INPUT if error.status in {400, 404, 409, 413, 422} else Exit.BADLY)
+    except InputError as error:
+        _end(error, Exit.INPUT)
     except LockstepError as error:
-        _end(error, _code(error))
+        _end(error, Exit.BADLY)
 
 
 def _show_flags_alone(command: Any) -> None:  # noqa: ANN401 - click's own, or typer's copy of it, by its version
@@ -82,12 +84,6 @@ def _show_flags_alone(command: Any) -> None:  # noqa: ANN401 - click's own, or t
             option.metavar = ""
     for inner in getattr(command, "commands", {}).values():
         _show_flags_alone(inner)
-
-
-def _code(error: LockstepError) -> Exit:
-    from lockstep_slurm.job.file import SpecError
-
-    return Exit.INPUT if isinstance(error, SpecError) else Exit.BADLY
 
 
 def _end(error: LockstepError, code: Exit) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lockstep_slurm.cluster.info import ClusterError, Host, Network
+from lockstep_slurm.cluster.info import ClusterError, ClusterInputError, Host, Network
 
 # Private ranges (RFC 1918), from each of which a /24 may be taken.
 POOLS = tuple(ipaddress.IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
@@ -24,10 +24,10 @@ Command = list[str]
 
 
 def bits_per_second(rate: str) -> int:
-    """``"200mbit"`` -> 200000000; ``ClusterError`` for what is no rate."""
+    """``"200mbit"`` -> 200000000; ``ClusterInputError`` for what is no rate."""
     match = RATE.fullmatch(rate)
     if match is None:
-        raise ClusterError(
+        raise ClusterInputError(
             f"{rate!r} is not a link's rate: a whole number and kbit, mbit or gbit (bits per second), such as 200mbit."
         )
     return int(match[1]) * UNITS[match[2]]

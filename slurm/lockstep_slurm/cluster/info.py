@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockstep_slurm.cluster.cores import NodeCores
-from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.errors import InputError, LockstepError
 
 # Where iproute2 keeps namespaces by name.
 NAMESPACES = Path("/run/netns")
@@ -17,6 +17,10 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
 class ClusterError(LockstepError):
     """The one-machine Slurm could not be brought up, looked at or ended; the message says what to do."""
+
+
+class ClusterInputError(ClusterError, InputError):
+    """No one-machine Slurm has such a name, number of nodes, host or link."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,11 @@ class Network:
     hosts: tuple[Host, ...]
 
     def host(self, node: str) -> Host:
-        """The host of this node; ``ClusterError`` naming those that there are."""
+        """The host of this node; ``ClusterInputError`` naming those that there are."""
         for found in self.hosts:
             if found.node == node:
                 return found
-        raise ClusterError(f"There is no host {node!r}, only {', '.join(host.node for host in self.hosts)}.")
+        raise ClusterInputError(f"There is no host {node!r}, only {', '.join(host.node for host in self.hosts)}.")
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,9 @@ class ClusterStatus:
 
 
 def cluster_folder(name: str, home: Path) -> Path:
-    """Where the cluster of this name keeps everything; ``ClusterError`` for a name that Slurm would not take."""
+    """Where the cluster of this name keeps everything; ``ClusterInputError`` for a name that Slurm would not take."""
     if not NAME.fullmatch(name):
-        raise ClusterError(
+        raise ClusterInputError(
             f"{name!r} cannot be a cluster's name: at most 20 lower-case letters, digits and hyphens, a letter first."
         )
     return home.absolute() / "cluster" / name

@@ -17,7 +17,16 @@ from lockstep_slurm.cluster import daemons, network, processes
 from lockstep_slurm.cluster.configuration import cgroup_conf, slurm_conf
 from lockstep_slurm.cluster.cores import NodeCores, read_machine, share_out
 from lockstep_slurm.cluster.hosts import bits_per_second
-from lockstep_slurm.cluster.info import ClusterError, ClusterInfo, ClusterStatus, Host, LinkStatus, Network, NodeStatus
+from lockstep_slurm.cluster.info import (
+    ClusterError,
+    ClusterInfo,
+    ClusterInputError,
+    ClusterStatus,
+    Host,
+    LinkStatus,
+    Network,
+    NodeStatus,
+)
 from lockstep_slurm.cluster.layout import Layout
 
 READY_WITHIN = 40.0  # seconds; about 1 s on a quiet machine with 6 nodes
@@ -46,13 +55,14 @@ def up(
 
     ``folder`` is the cluster's own, usually ``cluster_folder(name, home)``; ``min_job_age`` is how long Slurm
     remembers an ended job, in seconds; ``overrides`` are further lines of slurm.conf.
-    Raises ``ClusterError`` where it cannot be done, with the failing daemon's last words.
+    Raises ``ClusterError`` where it cannot be done, with the failing daemon's last words, and ``ClusterInputError``
+    for a number of nodes or a link that no cluster has.
     """
     if not 1 <= nodes <= MOST_NODES:
-        raise ClusterError(f"--nodes {nodes}: a one-machine cluster has 1 to {MOST_NODES} nodes.")
+        raise ClusterInputError(f"--nodes {nodes}: a one-machine cluster has 1 to {MOST_NODES} nodes.")
     if link is not None:
         if not hosts:
-            raise ClusterError("--link limits the links between hosts: say --hosts as well.")
+            raise ClusterInputError("--link limits the links between hosts: say --hosts as well.")
         bits_per_second(link)
     layout = Layout.of(folder.absolute())
     names = tuple(f"{'h' if hosts else 'node'}{number}" for number in range(1, nodes + 1))

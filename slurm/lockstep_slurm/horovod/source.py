@@ -8,15 +8,18 @@ import tarfile
 from pathlib import Path
 
 from lockstep_slurm.horovod import release
-from lockstep_slurm.horovod.errors import WheelError
+from lockstep_slurm.horovod.errors import WheelError, WheelInputError
 from lockstep_slurm.horovod.step import Workshop
 from lockstep_slurm.horovod.target import Target
 
 
 def check_folder(folder: Path) -> None:
-    """``WheelError`` where a folder of downloads lacks what a build needs, with the command that fetches it."""
+    """``WheelError`` where a folder of downloads lacks what a build needs, with the command that fetches it.
+
+    ``WheelInputError`` where it is no folder.
+    """
     if not folder.is_dir():
-        raise WheelError(f"{folder} is no folder; give one that `{release.download_command(folder)}` has filled")
+        raise WheelInputError(f"{folder} is no folder; give one that `{release.download_command(folder)}` has filled")
     missing = [] if (folder / release.SDIST).is_file() else [release.SDIST]
     names = [file.name.lower() for file in folder.iterdir()]
     for tool in release.BUILD_TOOLS:

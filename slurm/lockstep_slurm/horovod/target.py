@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockstep_slurm.horovod.errors import WheelError
+from lockstep_slurm.horovod.errors import WheelError, WheelInputError
 from lockstep_slurm.horovod.release import OLDEST_PYTHON, OLDEST_TORCH, TRIED_TORCH
 
 # Runs in the user's environment, on whatever Python that is; importing torch would take seconds.
@@ -79,22 +79,25 @@ class Target:
 
 
 def python_of(venv: Path) -> Path:
-    """The interpreter of a virtual or conda environment; ``WheelError`` where it has none."""
+    """The interpreter of a virtual or conda environment; ``WheelInputError`` where it has none."""
     python = venv.expanduser().absolute() / "bin" / "python"
     if not python.is_file():
-        raise WheelError(f"{venv} has no bin/python; give the folder of a virtual environment, or --python PATH")
+        raise WheelInputError(f"{venv} has no bin/python; give the folder of a virtual environment, or --python PATH")
     return python
 
 
 def look(python: Path) -> Target:
-    """The environment of this interpreter. ``WheelError`` where Horovod cannot be built for it, with the cure."""
+    """The environment of this interpreter.
+
+    ``WheelError`` where Horovod cannot be built for it, with the cure, and ``WheelInputError`` where it is no Python.
+    """
     python = python.expanduser().absolute()
     try:
         done = subprocess.run(
             [str(python), "-c", _PROBE], capture_output=True, text=True, timeout=60, check=False, cwd="/"
         )
     except OSError as error:
-        raise WheelError(
+        raise WheelInputError(
             f"{python} could not be run: {error.strerror}; give the path of a Python interpreter"
         ) from None
     except subprocess.TimeoutExpired:
@@ -103,7 +106,9 @@ def look(python: Path) -> Target:
         found = json.loads(done.stdout)
     except ValueError:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise WheelError(f"{python} does not run as a Python interpreter: {' '.join(said) or 'no answer'}") from None
+        raise WheelInputError(
+            f"{python} does not run as a Python interpreter: {' '.join(said) or 'no answer'}"
+        ) from None
     version = (found["version"][0], found["version"][1])
     if version < OLDEST_PYTHON:
         needed = ".".join(map(str, OLDEST_PYTHON))

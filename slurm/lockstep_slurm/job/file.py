@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.errors import InputError
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.job.words import place, sentence, unknown
 
@@ -28,7 +28,7 @@ _PATHS = (
 )
 
 
-class SpecError(LockstepError):
+class SpecError(InputError):
     """A spec that cannot be used; ``problems`` has one entry for each place."""
 
     def __init__(self, source: str, problems: Sequence[tuple[str, str]]) -> None:
