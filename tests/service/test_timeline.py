@@ -116,7 +116,7 @@ class TestWhatIsStored:
         api.post("/api/v1/jobs/import", json={"run_dir": str(hand.run)}).raise_for_status()
         assert texts(app, hand.id)[4:] == [
             "Attempt 1 ended with exit code 3: No such data.",
-            "It ended badly: No such data (rank 0 on node1 ended with exit code 3).",
+            "It ended badly: rank 0 on node1 ended with exit code 3.",
         ]
 
     def test_a_note_is_kept_in_its_place_and_told_to_open_pages(self, app: Application, job: Json) -> None:

@@ -122,6 +122,35 @@ class TestDerive:
         # Slurm was quicker than our next look at it.
         assert told(RUNNING, again) == ["Attempt 1 ended with signal 9: The link to node2 broke.", *starts]
 
+    def test_why_an_attempt_ended_is_said_once_where_it_ended(self) -> None:
+        why = "rank 0 on node1 ended with exit code 1 (KeyError: 'depth'); its last words are in the log"
+        failed = FIRST._replace(ended_at=at(8), exit_code=1, message=why)
+        ending = RUNNING._replace(reason=f"It is ending: {why}", attempts=(failed,))
+        over = ending._replace(phase="ended badly", state="FAILED", reason=why, ended_at=at(9))
+        exited = f"Attempt 1 ended with exit code 1: {why}."
+        assert told(RUNNING, ending) == [exited]
+        assert told(ending, over) == ["It ended badly, as attempt 1 did."]
+        assert told(RUNNING, over) == [exited, "It ended badly, as attempt 1 did."]
+        limit = "It reached its time limit; ask for more by resources.time"
+        late = over._replace(state="TIMEOUT", reason=f"{limit}; its last attempt: {why}")
+        assert told(ending, late) == [f"It ended badly: i{limit[1:]}."]
+
+    def test_which_rank_ended_stays_where_only_the_job_tells_it(self) -> None:
+        failed = FIRST._replace(ended_at=at(8), exit_code=3, message="No such data")
+        where = "rank 2 on node2 ended with exit code 3"
+        over = RUNNING._replace(phase="ended badly", reason=f"No such data ({where})", attempts=(failed,))
+        assert told(RUNNING, over)[1:] == [f"It ended badly: {where}."]
+        back = over._replace(phase="waiting", reason=f"BeginTime; its last attempt: No such data ({where})")
+        assert told(RUNNING, back)[1:] == [f"Slurm put it back into the queue: BeginTime; its last attempt: {where}."]
+
+    def test_while_it_waits_to_go_on_slurms_words_come_alone(self) -> None:
+        failed = FIRST._replace(ended_at=at(8), exit_signal=9, message="The link to node2 broke")
+        waits = RUNNING._replace(
+            phase="waiting", reason="BeginTime; its last attempt: The link to node2 broke", attempts=(failed,)
+        )
+        word = waits._replace(reason="Priority; its last attempt: The link to node2 broke")
+        assert told(waits, word) == ["It waits; Slurm's word for why is Priority."]
+
     def test_the_verdict_when_every_rank_has_said_something(self) -> None:
         def heard(**results: int) -> Facts:
             named = {name.replace("_", " "): count for name, count in results.items()}

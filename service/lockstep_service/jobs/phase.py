@@ -155,6 +155,21 @@ def _joined(*parts: str | None) -> str | None:
     return "; ".join(part for part in parts if part) or None
 
 
+def without_message(reason: str, message: str) -> str:
+    """``reason``, as ``outcome`` has it, but for an exit record's ``message``; "" where there is nothing else in it.
+
+    Which rank ended how stays, where that stands behind the message.
+    """
+
+    def shorter(found: re.Match[str]) -> str:
+        ending, last, where = found["before"].startswith("It"), found["last"] or "", found["where"]
+        return "" if ending or where is None else f"{found['before']}{last}{where}"
+
+    where = r"rank \d+ on \S+ ended with (exit code|signal) \d+"
+    told = rf"(?P<last>its last attempt: )?{re.escape(message)}( \((?P<where>{where})\))?"
+    return re.sub(rf"(?P<before>^It is ending: |^|; ){told}", shorter, reason, count=1).removeprefix("; ")
+
+
 def _failure(exit_: Exit | None) -> str | None:
     if exit_ is None or exit_.ok:
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from lockstep_service.jobs.phase import ENDED
+from lockstep_service.jobs.phase import ENDED, without_message
 from lockstep_service.placement.schemas import Result, worst
 from lockstep_service.timeline.entry import Entry, Kind, scheduler, sentence
 from lockstep_service.timeline.facts import AttemptFacts, Facts
@@ -165,11 +165,12 @@ def _ranks(facts: Facts) -> int:
 def _standing(before: Facts, after: Facts) -> Iterator[Entry]:
     """What follows from the phase, and from Slurm's reason while it stays the same."""
     moved = after.phase != before.phase
-    said = after.reason if after.reason != before.reason else None
+    reason = _reason(after)
+    said = reason if after.reason != before.reason else None
     if after.phase == "waiting":
         if before.phase in {"running", *ENDED}:
             yield _entry(
-                None, after, "requeued", _with(f"{scheduler(after.client)} put it back into the queue", after.reason)
+                None, after, "requeued", _with(f"{scheduler(after.client)} put it back into the queue", reason)
             )
         elif said:
             yield _entry(None, after, "waiting", _waiting(said, after.slurm_reason))
@@ -182,7 +183,16 @@ def _standing(before: Facts, after: Facts) -> Iterator[Entry]:
     elif after.phase == "ended well" and moved:
         yield _entry(after.ended_at, after, "ended well", _with("It ended well", after.reason))
     elif after.phase == "ended badly" and moved:
-        yield _entry(after.ended_at, after, "ended badly", _with("It ended badly", after.reason))
+        as_told = f", as attempt {after.attempts[-1].number} did" if after.reason and not reason else ""
+        yield _entry(after.ended_at, after, "ended badly", _with(f"It ended badly{as_told}", reason))
+
+
+def _reason(after: Facts) -> str | None:
+    """The reason, without what the entry of its last attempt's end tells, which comes before this one."""
+    last = after.attempts[-1] if after.attempts else None
+    if after.reason is None or last is None or not last.message or not _has_exit(last):
+        return after.reason
+    return without_message(after.reason, last.message) or None
 
 
 def _running(before: Facts, after: Facts) -> Iterator[Entry]:
