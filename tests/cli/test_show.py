@@ -27,11 +27,13 @@ def rows(shown: str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition("  ") for line in shown.splitlines())}
 
 
-def test_of_a_job_that_failed_it_names_the_command_that_prints_its_last_words(ours: Lockstep) -> None:
+def test_of_a_job_that_failed_it_says_why_once_and_names_the_command_that_prints_its_last_words(ours: Lockstep) -> None:
     (ours.home / "fails.py").write_text("raise SystemExit('there is no more of it')\n")
     (ours.home / "job.toml").write_text('[training]\nscript = "fails.py"\n')
     job = ours.json("submit", ours.home / "job.toml")["id"]
     ours.until(job, {"ended badly"})
+    told = [entry["text"] for entry in ours.json("show", job)["timeline"]]
+    assert len([text for text in told if "its last words are in the log" in text]) == 1, told
     program, *arguments = rows(ours.run("show", job).stdout)["log"].split()
     assert program == "lockstep"
     assert "there is no more of it" in ours.run(*arguments).stdout
