@@ -194,7 +194,7 @@ def update(optimizer: Any, statistics: Statistics) -> None:  # noqa: ANN401
 
 
 def isolated(model: nn.Module, carrier: Transport) -> Isolation:
-    """What communication takes while nothing computes, in pieces of the sizes that an exchange of this model has."""
+    """What communication takes while nothing computes, in pieces of three sizes that an exchange may have."""
     every = sum(one.numel() * one.element_size() for one in model.parameters())
     sizes = {min(size, every) for size in (LEAST_PIECE_BYTES, 4 * LEAST_PIECE_BYTES, MOST_PIECE_BYTES)}
     return measure(carrier, sorted(sizes), name="lockstep.isolation")

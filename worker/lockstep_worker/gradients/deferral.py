@@ -48,7 +48,7 @@ class Deferral:
 
     @property
     def pending(self) -> bool:
-        """Whether a sealed update is not done yet."""
+        """Whether a step is sealed and not ended: its update may be done already, parameter by parameter."""
         return self._reducer.sealed
 
     def seal(self, groups: Iterable[Mapping[str, Any]]) -> None:

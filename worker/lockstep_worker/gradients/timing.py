@@ -1,4 +1,4 @@
-"""``Timing`` of the first steps: when gradients are there, when parameters are used first, how long pieces take."""
+"""``Stopwatch`` of the first steps: when gradients are there, when parameters are used first, how long pieces take."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class GlooTransport:
 
 
 def open_transport(transport: str | Transport, name: str) -> Transport:
-    """The transport called ``horovod`` or ``gloo``, or the one that is given itself."""
+    """The transport called ``horovod``, ``gloo`` or ``tcp``, or the one that is given itself."""
     if transport == "horovod":
         return HorovodTransport(name)
     if transport == "gloo":
