@@ -45,7 +45,8 @@ def main() -> None:
     model = Reverser()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.001 * hvd.size())
     # The line. It was: hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
-    optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
+    # Without transport="tcp", the fast one, Horovod carries the gradients.
+    optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters(), transport="tcp")
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)

@@ -84,5 +84,5 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     # The model's cycles keep Gloo's threads alive until Python ends, and one that wants something of Python just then
-    # aborts the process (torch 2.13, Python 3.11; on a single CPU about one run in eight).
+    # aborts the process (torch 2.13, Python 3.11; on a single CPU now and then).
     gc.collect()
