@@ -13,7 +13,7 @@ import traceback
 import horovod.torch as hvd
 import torch
 
-from support.gradients import enduring, late, measured, refusals, special, tuned
+from support.gradients import around, enduring, late, measured, refusals, special, tuned
 from support.gradients.cases import CASES, UNDEFERRED
 from support.gradients.training import Case, Run, equal_on_all_ranks
 
@@ -44,7 +44,7 @@ def main() -> None:
     torch.distributed.init_process_group("gloo")
     wanted = sys.argv[1:]
     compared = {name: functools.partial(compare, name, case) for name, case in CASES.items()}
-    others = (special.CASES, refusals.CASES, late.CASES, measured.CASES, enduring.CASES, tuned.CASES)
+    others = (special.CASES, refusals.CASES, around.CASES, late.CASES, measured.CASES, enduring.CASES, tuned.CASES)
     cases = compared | {name: run for some in others for name, run in some.items()}
     for name, run in (cases if hvd.size() == 2 else enduring.FOUR | tuned.FOUR).items():
         if wanted and name not in wanted:

@@ -42,8 +42,8 @@ def test_a_thread_that_uses_what_is_guarded_first_waits_until_all_is(monkeypatch
     reader = threading.Thread(target=lambda: seen.append(model[0].weight.detach().clone()), daemon=True)
     plain_guard = guards.guard
 
-    def guard(tensor: Tensor, touched: Callable[[Tensor], None]) -> None:
-        plain_guard(tensor, touched)
+    def guard(tensor: Tensor, touched: Callable[[Tensor], None], *alone: Any) -> None:
+        plain_guard(tensor, touched, *alone)
         if tensor is model[0].weight and reader.ident is None:
             reader.start()
             reader.join(0.3)  # where it does not have to wait it is through by then
@@ -61,4 +61,34 @@ def test_a_thread_that_uses_what_is_guarded_first_waits_until_all_is(monkeypatch
         assert type(one) is nn.Parameter
         assert torch.equal(one, other)
         torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0)
+    assert reducer.close(60)
+
+
+def test_the_end_of_a_process_waits_no_longer_than_it_may_for_a_thread_that_waits() -> None:
+    """Which has the lock, and may wait for a gradient of a rank that hangs."""
+    model: Any = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    reducer = Reducer(
+        list(model.named_parameters()), TcpTransport(Base(1).of(0)), name="late", piece_bytes=1024, credit=2,
+        passes=1, defer=True, before_backward=lambda: None,
+    )  # fmt: skip
+    begun, arrives = threading.Event(), threading.Event()
+
+    def late_update(groups: list[dict[str, Any]]) -> None:
+        begun.set()
+        assert arrives.wait(60)
+        plain_update(groups)
+
+    deferral = Deferral(reducer, late_update)
+    model(torch.ones(3, 4)).sum().backward()
+    reducer.flush()
+    deferral.seal([{"params": list(model.parameters()), "lr": 0.1}])
+    reader = threading.Thread(target=model[0].weight.sum, daemon=True)
+    reader.start()
+    assert begun.wait(60)
+    with pytest.raises(TimeoutError, match="another thread waits for a gradient"):
+        deferral.complete(0.05)
+    arrives.set()
+    reader.join(60)
+    deferral.complete(60)
+    assert not deferral.pending
     assert reducer.close(60)

@@ -32,6 +32,8 @@ CASES = (
     "without a backward pass", "two optimizers", "copies are complete", "opaque code", "forks", "says what is wrong",
     "uses too early", "unknown optimizers", "hooks of a step", "further parameters", "many steps", "sleeps",
     "sleeps over tcp",
+    "traced", "saved as torchscript", "other threads that change", "clipping what is scaled", "joining within a step",
+    "closed over gloo",
     "resuming", "scripts", "transforms", "compiled code", "other threads", "failing updates", "state in groups",
     "zeroed in between", "evaluating while measured", "strange cpus", "groups that end", "isolation",
     "tuned", "tuning taken back", "drifting", "a layer freezes while plans are tried",

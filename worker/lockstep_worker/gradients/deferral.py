@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class Deferral:
             self._zeros.clear()
             self._reducer.sealed = True
             for slot in self._reducer.slots:
-                guards.guard(slot.parameter, self._touched)
+                guards.guard(slot.parameter, self._touched, self._lock)
                 guards.guard(slot.view, self._gradient_touched(slot.parameter))
             self._entry.watch(slot.parameter for slot in self._reducer.slots)
 
@@ -72,7 +72,7 @@ class Deferral:
 
         Raises ``GradientError`` from what went wrong in an update before: it can be neither repeated nor left out.
         """
-        with self._lock:
+        with self._held(seconds):
             self._raise()
             if self._reducer.sealed:
                 if self._pending:
@@ -80,6 +80,20 @@ class Deferral:
                     self._apply(list(self._pending.values()))
                 self._entry.leave()
                 self._reducer.end()
+
+    @contextmanager
+    def _held(self, seconds: float | None) -> Iterator[None]:
+        """The lock: another thread may have it while it waits for a gradient that never comes."""
+        if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
+            raise TimeoutError("another thread waits for a gradient, and has waited too long")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Within it no other thread computes an update, which reads the gradients that are to be changed."""
+        return self._lock
 
     def abandon(self) -> None:
         """Ordinary parameters again, whatever was not done: nothing can be any more."""
@@ -161,10 +175,25 @@ class Deferral:
             ) from self._error
 
 
-def _outside_of_transforms() -> AbstractContextManager[Any]:
-    """An update that is done within ``torch.func.grad`` is not a part of what is differentiated."""
-    if torch._C._functorch.peek_interpreter_stack() is None:  # noqa: SLF001 - no public way to ask
-        return nullcontext()
+@contextmanager
+def _outside_of_transforms() -> Iterator[None]:
+    """An update that is done within ``torch.func.grad`` is not a part of what is differentiated.
+
+    Nor is one within ``torch.jit.trace`` a part of what is recorded, and done again by whoever runs the trace.
+    """
+    tracing = torch._C._get_tracing_state()  # noqa: SLF001 - no public way to pause it
+    interpreted = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 - no public way to ask
+    if tracing is not None:
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined] # noqa: SLF001
+    try:
+        with _without_interpreters() if interpreted else nullcontext():
+            yield
+    finally:
+        if tracing is not None:
+            torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined] # noqa: SLF001
+
+
+def _without_interpreters() -> AbstractContextManager[Any]:
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
     return temporarily_clear_interpreter_stack()

@@ -43,6 +43,7 @@ def register(one: Ending) -> None:
         _watched.add(("", "exit"))
         atexit.register(_close_all)
         os.register_at_fork(before=complete_all)
+    _complete_before_saving()
     wrap("horovod.torch", "shutdown", _ending("horovod.torch"))
     wrap("torch.distributed", "destroy_process_group", _ending("torch.distributed"))
     _live.add(one)
@@ -72,6 +73,25 @@ def wrap(module_name: str, name: str, around: Callable[[Function], Function]) ->
         names = vars(other) if isinstance(other, ModuleType) else {}
         for known in [known for known, value in list(names.items()) if value is plain]:
             names[known] = wrapped
+
+
+def _complete_before_saving() -> None:
+    """A model of TorchScript is saved from its memory, by no operation that a guarded parameter would see."""
+    script = sys.modules.get("torch.jit._script")
+    if script is None or ("torch.jit", "save") in _watched:
+        return
+    _watched.add(("torch.jit", "save"))
+    for name in ("save", "save_to_buffer"):
+        setattr(script.RecursiveScriptModule, name, _completed(getattr(script.RecursiveScriptModule, name)))
+
+
+def _completed(function: Function) -> Function:
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        complete_all()
+        return function(*arguments, **named)
+
+    return wrapped
 
 
 def _close_all(carrier: str | None = None) -> None:

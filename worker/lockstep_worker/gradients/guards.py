@@ -10,6 +10,7 @@ a tensor that is not guarded costs nothing. What reads memory without asking tor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor, nn
 Touched = Callable[[Tensor], None]
 """Called with the guarded tensor; has to ``release`` it, or to raise."""
 
-_guarded: dict[int, tuple[Tensor, type, Touched]] = {}
-"""By id: the tensor (so that its id stays its own), the class it had, whom to call."""
+_guarded: dict[int, tuple[Tensor, type, Touched, AbstractContextManager[Any]]] = {}
+"""By id: the tensor (so that its id stays its own), the class it had, whom to call, within what ``.grad`` is set."""
 _classes: dict[type, type] = {}
 _bases: dict[type, type] = {}
 
@@ -30,11 +31,11 @@ def can_guard(tensor: Tensor) -> bool:
     return own is nn.Parameter.__torch_function__ or getattr(own, "__func__", own) is _tensors_own
 
 
-def guard(tensor: Tensor, touched: Touched) -> None:
-    """Guards it; again, with another callback, if it is guarded."""
+def guard(tensor: Tensor, touched: Touched, alone: AbstractContextManager[Any] | None = None) -> None:
+    """Guards it; again, with another callback, if it is guarded. ``alone``: its ``.grad`` is set within that."""
     known = _guarded.get(id(tensor))
     base = type(tensor) if known is None else known[1]
-    _guarded[id(tensor)] = (tensor, base, touched)
+    _guarded[id(tensor)] = (tensor, base, touched, alone or nullcontext())
     if known is None:
         tensor.__class__ = _classes.get(base) or _guarded_class(base)
 
@@ -77,6 +78,10 @@ def _torch_function(
     named: dict[str, Any] | None = None,
 ) -> Any:  # noqa: ANN401
     named = named or {}
+    if function in _SETTERS:
+        known = _guarded.get(id(arguments[0]))
+        with known[3] if known is not None else nullcontext(), torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001
+            return function(*arguments, **named)
     if function in _HARMLESS:
         with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - what torch.overrides itself offers for it
             return function(*arguments, **named)
@@ -127,6 +132,11 @@ def _accessors() -> set[Any]:
 
 _HARMLESS = {getattr(Tensor, name) for name in _METHODS} | _accessors()
 """What reads no element."""
+
+
+_gradients: Any = Tensor.grad
+_SETTERS = {_gradients.__set__, _gradients.__delete__}
+"""What takes away or replaces a gradient that another thread's update may be about to read."""
 
 
 def untouched() -> Any:  # noqa: ANN401 - torch's own context manager

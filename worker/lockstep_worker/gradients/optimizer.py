@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim import optimizer as torch_optimizer
 
-from lockstep_worker.gradients import arguments, deferral, endings, guards
+from lockstep_worker.gradients import arguments, deferral, endings, guards, plain
 from lockstep_worker.gradients.broadcasting import OWN, by_itself
 from lockstep_worker.gradients.buffers import size_of
 from lockstep_worker.gradients.counters import Counters
@@ -173,7 +173,7 @@ class DistributedOptimizer(Optimizer):
         """
         own = self._own
         if own.by_itself:
-            return _plain_step(type(self))(self)
+            return plain.plain_step(type(self), DistributedOptimizer)(self)
         if own.closed:
             raise GradientError(
                 "the exchange was closed, by close() or with what carries it; no step is averaged any more"
@@ -205,8 +205,10 @@ class DistributedOptimizer(Optimizer):
         own.synchronized = False
         began = time.perf_counter()
         if own.max_grad_norm is not None:
+            # A GradScaler leaves it to a fused optimizer to divide by the scale, behind this.
+            scale = float(getattr(self, "grad_scale", None) or 1.0)
             torch.nn.utils.clip_grad_norm_([one for group in self.param_groups for one in group["params"]],
-                                           own.max_grad_norm)  # fmt: skip
+                                           own.max_grad_norm * scale)  # fmt: skip
         super().step()
         own.counters.updating += time.perf_counter() - began
         if own.reducer is not None:
@@ -219,14 +221,15 @@ class DistributedOptimizer(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - as torch's
         """As torch's; what is on its way to a deferred update is not touched."""
         own = self._own
-        if own.deferral is not None and own.deferral.pending:
-            own.deferral.replace_gradient(by_zeros=not set_to_none)
-        elif own.reducer is not None and own.reducer.begun:
-            raise GradientError(
-                "zero_grad() between backward() and step() or synchronize(): the gradients are being exchanged"
-            )
-        with guards.untouched():
-            super().zero_grad(set_to_none)
+        with own.deferral.alone() if own.deferral is not None else nullcontext():
+            if own.deferral is not None and own.deferral.pending:
+                own.deferral.replace_gradient(by_zeros=not set_to_none)
+            elif own.reducer is not None and own.reducer.begun:
+                raise GradientError(
+                    "zero_grad() between backward() and step() or synchronize(): the gradients are being exchanged"
+                )
+            with guards.untouched():
+                super().zero_grad(set_to_none)
 
     # -- what Horovod's has not --------------------------------------------------------------------------------------
 
@@ -344,13 +347,11 @@ class DistributedOptimizer(Optimizer):
         """The mathematics of the given optimizer on these groups alone."""
         own = self._own
         own.updating = threading.get_ident()
-        kept, self.param_groups = self.param_groups, groups
         try:
             # Wherever in a forward pass a parameter was touched: an update is not computed as that pass is.
             with torch.inference_mode(mode=False), torch.autocast("cpu", enabled=False):
-                _plain_step(type(self))(self)
+                plain.update(self, groups, plain.plain_step(type(self), DistributedOptimizer))
         finally:
-            self.param_groups = kept
             own.updating = None
 
 
@@ -385,10 +386,3 @@ class _Own:
                 self.reducer.close(seconds)
                 self.reducer = self.deferral = None
                 self.closed = True
-
-
-def _plain_step(made: type) -> Callable[[Any], Any]:
-    """The given optimizer's step without what torch wraps around it for the whole of an update (hooks, a profile)."""
-    base = made.__mro__[made.__mro__.index(DistributedOptimizer) + 1]
-    step: Any = base.step  # type: ignore[attr-defined]
-    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[no-any-return]

@@ -22,7 +22,7 @@ from lockstep_worker.gradients.pieces import lay_out
 from lockstep_worker.gradients.plan import Plan, first_plan
 from lockstep_worker.gradients.planning import Planner
 from lockstep_worker.gradients.timing import Stopwatch, link_seconds
-from lockstep_worker.gradients.transport import Transport
+from lockstep_worker.gradients.transport import Transport, release
 
 _owners: dict[int, weakref.ref[Reducer]] = {}
 """By the parameter's id."""
@@ -171,7 +171,6 @@ class Reducer:
     def end(self) -> None:
         """All is averaged and settled."""
         assert self._buffers is not None
-        self.begun = self.sealed = False
         issued, completed = self._exchange.issued_at, self._exchange.completed_at
         if self.planner.counts:
             self._watch.sent(self._buffers.pieces, issued, completed)
@@ -183,6 +182,8 @@ class Reducer:
             wanted=self._wanted_by > 0,
             drifted=self._buffers.any_drifts(),
         )
+        # Last: from now on a backward pass in another thread begins the next step.
+        self.begun = self.sealed = False
 
     # -- plans -------------------------------------------------------------------------------------------------------
 
@@ -212,8 +213,8 @@ class Reducer:
         (``agreed``). Else a gradient of what was not planned is dropped, on the ranks that have it.
         """
         if self._wanted_by <= 0:
-            return
-        if agreed or self._wanted_by > 1 - 0.5 / self.transport.size:  # all of them, up to rounding
+            self._drop("joined the optimizer, or began to require gradients, within a step", "no rank waits for it yet")
+        elif agreed or self._wanted_by > 1 - 0.5 / self.transport.size:  # all of them, up to rounding
             known = set(self._by_number)
             plan = self.planner.agree()
             late = [number for number in plan.sequence if number not in known]
@@ -229,13 +230,14 @@ class Reducer:
                 self.begun = False
             self._adopt(plan)
         else:
-            for one in self.unplanned():
-                if one.grad is not None:
-                    one.grad = None
-                    print(
-                        "lockstep: a parameter began to require gradients on some ranks only; its first gradient is "
-                        "dropped, since the other ranks do not wait for it", file=sys.stderr,
-                    )  # fmt: skip
+            self._drop("began to require gradients on some ranks only", "the other ranks do not wait for it")
+
+    def _drop(self, what: str, why: str) -> None:
+        """Takes away this rank's own gradients of what is not planned: nobody averages them."""
+        for one in self.unplanned():
+            if one.requires_grad and one.grad is not None:
+                one.grad = None
+                print(f"lockstep: a parameter {what}; its first gradient is dropped, since {why}", file=sys.stderr)
 
     def add(self, named: Sequence[tuple[str, Tensor]]) -> None:
         """Further parameters, from the next step on; every rank has to add the same.
@@ -254,7 +256,8 @@ class Reducer:
         In the middle of a step that was not sealed there is nothing to wait for: this rank fails, and the others wait
         for pieces that it will not send.
         """
-        seconds = min(seconds, 0.5) if self.begun else seconds
+        in_a_step = self.begun
+        seconds = min(seconds, 0.5) if in_a_step else seconds
         for one in self._parameters:
             _owners.pop(id(one), None)
         self._watch.unwatch()
@@ -264,7 +267,10 @@ class Reducer:
             for handle in pair:
                 handle.remove()
         self._handles.clear()
-        return self._exchange.close(seconds)
+        ended = self._exchange.close(seconds)
+        if ended and not in_a_step:
+            release(self.transport)
+        return ended
 
     def _own(self, parameter: Tensor) -> None:
         """Raises ``GradientError`` if it cannot be exchanged, or is by another optimizer."""

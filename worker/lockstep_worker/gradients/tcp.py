@@ -100,7 +100,7 @@ class TcpTransport:
         self.rank: int = base.rank
         self.size: int = base.size
         self.carried_by: str = base.carried_by
-        self._base = base
+        self.base = base
         self._peers: dict[int, _Peer] = {}
         self._epoll = select.epoll()
         self._number = 0
@@ -145,7 +145,7 @@ class TcpTransport:
 
     def gather(self, fact: Any) -> list[Any]:  # noqa: ANN401
         """By ``base``."""
-        found: list[Any] = self._base.gather(fact)
+        found: list[Any] = self.base.gather(fact)
         return found
 
     def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> _Piece:

@@ -45,12 +45,12 @@ class Stopwatch:
             if guards.can_guard(parameter):
                 self._watched[id(parameter)] = (number, parameter)
                 guards.guard(parameter, self._touched)
-        self._entry.watch(parameter for _, parameter in self._watched.values())
+        self._entry.watch(parameter for _, parameter in list(self._watched.values()))
 
     def unwatch(self) -> None:
         """Looks no more."""
         self._entry.leave()
-        for _, parameter in self._watched.values():
+        for _, parameter in list(self._watched.values()):  # another thread may touch one meanwhile
             guards.release(parameter)
         self._watched.clear()
 

@@ -147,6 +147,12 @@ class GlooTransport:
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
 
+    def release(self) -> None:
+        """Ends the group, its threads and its connections: nothing is under way in it any more."""
+        group, self._group = self._group, None
+        if self._dist.is_initialized():  # else it has ended with torch's own
+            self._dist.destroy_process_group(group)
+
     def check(self, dtype: torch.dtype) -> None:
         """What NumPy can scale; Gloo itself also sums bfloat16."""
         if dtype not in (torch.float32, torch.float64, torch.float16):
@@ -195,6 +201,13 @@ def open_transport(transport: str | Transport, name: str) -> Transport:
             f"transport is {transport!r}; it is 'horovod', 'gloo', 'tcp', or an object with its methods"
         )
     return transport
+
+
+def release(transport: Transport) -> None:
+    """Gives back what an exchange has had made for itself alone; nothing is under way over it any more."""
+    own = transport.base if isinstance(transport, TcpTransport) else transport
+    if isinstance(own, GlooTransport):
+        own.release()
 
 
 def over_tcp(name: str) -> TcpTransport:
