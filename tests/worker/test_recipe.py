@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from lockstep_slurm.job.spec import JobSpec
 from lockstep_worker import data, models, optimizers
 from lockstep_worker.data.loading import to_evaluate
 from lockstep_worker.data.sharding import behind, shard, steps_left
-from lockstep_worker.recipe import GPTSizes, Recipe
+from lockstep_worker.recipe import CHANNELS_LAST, GPTSizes, Recipe
 from lockstep_worker.training import totals_of
 
 
@@ -100,8 +101,28 @@ def test_a_recipe_has_what_the_spec_says() -> None:
             "learning_rate": 1.0, "trust_coefficient": 0.01}  # fmt: skip
     assert Recipe.parse(spec.Training.model_validate(said).model_dump()) == Recipe(
         "vgg16", "synthetic-imagenet", image_size=64, classes=10, optimizer="lars", learning_rate=1.0,
-        trust_coefficient=0.01,
+        trust_coefficient=0.01, channels_last=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"model": "resnet50"}, True),
+        ({"model": "resnet50", "channels_last": False}, False),
+        ({"model": "mine:build"}, False),
+        ({"model": "mine:build", "channels_last": True}, True),
+    ],
+)
+def test_the_built_in_models_of_images_have_their_channels_last_unless_the_spec_says_otherwise(
+    said: dict[str, Any], expected: bool
+) -> None:
+    asked = spec.Training.model_validate({**said, "data": "synthetic-imagenet"})
+    assert Recipe.parse(asked.model_dump()).channels_last is expected
+
+
+def test_every_model_that_has_its_channels_last_is_a_built_in_one_of_images() -> None:
+    assert all(set(spec.KINDS[model].data) <= set(spec.IMAGES) for model in CHANNELS_LAST)
 
 
 def test_every_model_data_and_optimizer_of_the_spec_can_be_had() -> None:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+CHANNELS_LAST = frozenset({"resnet50", "googlenet", "vgg16", "alexnet"})
+"""The models that are faster with the channels of a pixel side by side (docs/benchmarks/computing.md)."""
+
 
 @dataclass(frozen=True)
 class GPTSizes:
@@ -76,7 +79,7 @@ class Recipe:
     precision: str = "float32"
     """Or ``bf16``: by torch's autocast."""
     channels_last: bool = False
-    """Whether images have the channels of a pixel side by side in memory."""
+    """Whether images have the channels of a pixel side by side in memory; for ``CHANNELS_LAST`` they do by default."""
     on_bad_loss: str = "fail"
     """What a loss that is no finite number does: end the training, or ``warn``."""
     seed: int = 0
@@ -98,6 +101,7 @@ class Recipe:
         given = {key: value for key, value in said.items() if key in known and value is not None}
         if "gpt" in given:
             given["gpt"] = GPTSizes(**given["gpt"])
+        given.setdefault("channels_last", given.get("model") in CHANNELS_LAST)
         return cls(**given)
 
     @classmethod

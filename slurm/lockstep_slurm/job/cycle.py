@@ -10,8 +10,8 @@ HOROVODS = 1.0
 BESIDE = 10.0
 """Where it has nothing to carry in a step: it broadcasts and evaluates, and a look costs the core that computes."""
 PERHAPS_BESIDE = 5.0
-"""Where it has nothing to carry unless the ranks do not reach each other by TCP: then it carries all gradients, which
-took a step of 95 ms 97 (docs/gradients.md), and more where a piece is there in less than 5 ms."""
+"""Where it has nothing to carry unless the ranks do not reach each other by TCP: then it carries all gradients, later
+the less a piece takes than so long."""
 MOST_RANKS_OVER_TCP = 16
 """Of a recipe whose gradients go over TCP where nothing is said of it: a piece is cut into a share for each rank, and
 the messages of so many cost the core that computes about what Horovod's agreement on a piece does."""

@@ -13,7 +13,7 @@ KEEP = {
 and from how many bytes on what is free at the end of the heap is given back, here more than a node has.
 
 A threshold for blocks of their own (``MALLOC_MMAP_THRESHOLD_``) would not do: glibc takes no more than 32 MiB, and what
-the first layers of a ResNet-50 compute of 16 images of 224 x 224 is 49 MiB (docs/benchmarks/malloc.md)."""
+the first layers of a ResNet-50 compute of 16 images of 224 x 224 is 49 MiB (docs/benchmarks/computing.md)."""
 
 
 def malloc_variables(spec: Mapping[str, Any]) -> dict[str, str]:

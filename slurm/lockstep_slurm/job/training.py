@@ -205,7 +205,9 @@ class Training(Section):
         None, description="bf16: the forward and backward passes in bfloat16 where torch's autocast does so"
     )
     channels_last: bool | None = Field(
-        None, description="Whether images have the channels of a pixel side by side in memory; by default not"
+        None,
+        description="Whether images have the channels of a pixel side by side in memory; by default they do for "
+        "resnet50, googlenet, vgg16 and alexnet, which are faster so",
     )
     on_bad_loss: Literal["fail", "warn"] | None = Field(
         None,
