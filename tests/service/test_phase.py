@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep_service.jobs.phase import ENDED, NO_EXIT_RECORD, PHASES, by_exit, outcome
+from lockstep_service.jobs.phase import ENDED, NO_EXIT_RECORD, PHASES, by_exit, outcome, without_message
 from lockstep_service.jobs.waiting import in_words
 from lockstep_slurm.job.rundir import Exit
 
@@ -142,3 +142,17 @@ def test_what_was_put_back_into_the_queue_says_why() -> None:
         f"{in_words('BeginTime')}; its last attempt: {CUT.message} (rank 0 on h1 ended with exit code 69); "
         "of the nodes that it had, Slurm says h2 is DOWN (Not responding)"
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "left"),
+    [
+        ("It ran out of memory", "It ran out of memory", ""),
+        ("It is ending: no space left", "no space left", ""),
+        ("Slurm says FAILED; no space left", "no space left", "Slurm says FAILED"),
+        ("No rank came to an end", "No", "No rank came to an end"),  # another sentence, which begins alike
+        ("It was put back; Item", "It", "It was put back; Item"),
+    ],
+)
+def test_a_message_is_taken_out_of_a_reason_whole_or_not_at_all(reason: str, message: str, left: str) -> None:
+    assert without_message(reason, message) == left

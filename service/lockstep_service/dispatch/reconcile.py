@@ -57,7 +57,7 @@ def pass_on_cancels(app: Application) -> None:
     """Asks Slurm to end the jobs whose end was asked for; those that are unknown, and not there, are put away."""
     with app.database.reading() as session:
         rows = worklists.to_cancel(session, app.client.kind)
-    for seen in rows:
+    for place, seen in enumerate(rows):
         if seen.slurm_job_id is None:
             continue
         try:
@@ -66,7 +66,7 @@ def pass_on_cancels(app: Application) -> None:
                 there, told = _cancel(app.client, seen.slurm_job_id)
         except SlurmError as error:
             if (said := app.watch.cancelling.failed(str(error), time.monotonic())) is not None:
-                _log.warning("job %s could not be cancelled yet: %s", seen.id, said)
+                _log.warning("%d jobs could not be cancelled yet: %s", len(rows) - place, said)
             return
         if not there and seen.phase != "unknown":
             continue  # it has just left the queue: once its end is known, or is not to be known, there is more to do
@@ -182,7 +182,8 @@ def _ask(client: SlurmClient, jobs: Sequence[Watched]) -> _Answer:
                 due.append(job)
             else:
                 told[job.id] = job.told
-        whole, missing = bool(asked) and len(due) == len(missing), due
+        # Records that answer of one job answer: the others have their turn later, and some have none for ever.
+        whole, missing = bool(asked) and (bool(due) or not missing), due
         if due:
             records = client.finished([job.slurm_job_id for job in due if job.slurm_job_id is not None])
             # Oldest first, so that the newest record of a job stays.

@@ -166,7 +166,7 @@ def without_message(reason: str, message: str) -> str:
         return "" if ending or where is None else f"{found['before']}{last}{where}"
 
     where = r"rank \d+ on \S+ ended with (exit code|signal) \d+"
-    told = rf"(?P<last>its last attempt: )?{re.escape(message)}( \((?P<where>{where})\))?"
+    told = rf"(?P<last>its last attempt: )?{re.escape(message)}( \((?P<where>{where})\))?(?=; |$)"
     return re.sub(rf"(?P<before>^It is ending: |^|; ){told}", shorter, reason, count=1).removeprefix("; ")
 
 

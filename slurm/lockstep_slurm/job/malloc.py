@@ -7,10 +7,11 @@ from typing import Any
 
 KEEP = {
     "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_TRIM_THRESHOLD_": "-1",
 }
 """Of glibc's malloc: how many blocks may be asked of the kernel one by one, which are given back when they are freed;
-and from how many bytes on what is free at the end of the heap is given back, here more than a node has.
+and from how many bytes on what is free at the end of the heap is given back, here never (a large number would be cut to
+32 bits before glibc 2.26).
 
 A threshold for blocks of their own (``MALLOC_MMAP_THRESHOLD_``) would not do: glibc takes no more than 32 MiB, and what
 the first layers of a ResNet-50 compute of 16 images of 224 x 224 is 49 MiB (docs/benchmarks/computing.md)."""

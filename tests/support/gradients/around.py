@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import lockstep
+from lockstep_worker.gradients.transport import GlooTransport
 from support.gradients import models
 from support.gradients.late import steered
 from support.gradients.special import optimizer_of, shared, trained
@@ -166,6 +167,15 @@ def closed_over_gloo() -> None:
         optimizer.close()
 
     once()
+    lent = GlooTransport("lent")
+    for _ in range(2):  # one's own is left as it is
+        model = models.mlp()
+        optimizer = optimizer_of(model, transport=lent)
+        trained(model, optimizer, 4, models.mlp_loss)
+        optimizer.close()
+    lent.end()
+    lent.end()
+    assert torch.distributed.is_initialized()
     hvd.allreduce(torch.zeros(1), name="closed.first")
     before = held()
     for _ in range(3):

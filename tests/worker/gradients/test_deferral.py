@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lockstep_worker.gradients import guards
+from lockstep_worker.gradients import guards, plain
 from lockstep_worker.gradients.deferral import Deferral
 from lockstep_worker.gradients.reducer import Reducer
 from lockstep_worker.gradients.tcp import TcpTransport
@@ -92,3 +95,31 @@ def test_the_end_of_a_process_waits_no_longer_than_it_may_for_a_thread_that_wait
     deferral.complete(60)
     assert not deferral.pending
     assert reducer.close(60)
+
+
+def test_an_optimizer_is_made_where_torch_has_no_torchscript() -> None:
+    """``PYTORCH_JIT=0``: its classes are there, and have no methods that save."""
+    code = (
+        "from lockstep_worker.gradients import endings; import torch; endings._complete_before_saving(); "
+        "assert not hasattr(torch.jit._script.RecursiveScriptModule, 'save')"
+    )
+    environment = {**os.environ, "PYTORCH_JIT": "0"}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_what_a_step_assigns_to_its_optimizer_is_kept_but_for_the_groups_it_was_given() -> None:
+    class Counting(torch.optim.SGD):
+        steps = 0
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            self.steps += 1
+            self.param_groups = [dict(group) for group in self.param_groups]
+            plain_update(self.param_groups)
+
+    one, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = Counting([one, other], lr=0.5)
+    groups, one.grad = optimizer.param_groups, torch.ones(2)
+    plain.update(optimizer, [{"params": [one], "lr": 0.25}], Counting.step)
+    assert (one.tolist(), other.tolist(), optimizer.steps) == ([0.75, 0.75], [1.0, 1.0], 1)
+    assert optimizer.param_groups is groups

@@ -72,22 +72,23 @@ class Deferral:
 
         Raises ``GradientError`` from what went wrong in an update before: it can be neither repeated nor left out.
         """
-        with self._held(seconds):
+        with self._held(seconds) as left:
             self._raise()
             if self._reducer.sealed:
                 if self._pending:
-                    self._reducer.wait(list(self._pending.values()), seconds)
+                    self._reducer.wait(list(self._pending.values()), left)
                     self._apply(list(self._pending.values()))
                 self._entry.leave()
                 self._reducer.end()
 
     @contextmanager
-    def _held(self, seconds: float | None) -> Iterator[None]:
-        """The lock: another thread may have it while it waits for a gradient that never comes."""
+    def _held(self, seconds: float | None) -> Iterator[float | None]:
+        """The lock, and how many of the seconds are left: another thread may have it while it waits for a gradient."""
+        began = time.monotonic()
         if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
             raise TimeoutError("another thread waits for a gradient, and has waited too long")
         try:
-            yield
+            yield None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
         finally:
             self._lock.release()
 
@@ -98,13 +99,16 @@ class Deferral:
     def abandon(self) -> None:
         """Ordinary parameters again, whatever was not done: nothing can be any more."""
         self._entry.leave()
-        for slot in self._pending.values():
+        for slot in list(self._pending.values()):  # without the lock: another thread may wait with it for ever
             guards.release(slot.parameter)
         self._pending.clear()
 
     def replace_gradient(self, *, by_zeros: bool) -> None:
-        """Takes the gradients on their way out of sight, as ``zero_grad`` has to: their buffers are not touched."""
-        with self._lock, guards.untouched():
+        """Takes the gradients on their way out of sight, as ``zero_grad`` has to: their buffers are not touched.
+
+        Called within ``alone()``.
+        """
+        with guards.untouched():
             for slot in self._pending.values():
                 if slot.parameter.grad is not None:
                     zeros = torch.zeros_like(slot.parameter) if by_zeros else None

@@ -81,8 +81,9 @@ def _complete_before_saving() -> None:
     if script is None or ("torch.jit", "save") in _watched:
         return
     _watched.add(("torch.jit", "save"))
-    for name in ("save", "save_to_buffer"):
-        setattr(script.RecursiveScriptModule, name, _completed(getattr(script.RecursiveScriptModule, name)))
+    for name in ("save", "save_to_buffer", "_save_for_lite_interpreter", "_save_to_buffer_for_lite_interpreter"):
+        if (plain := getattr(script.RecursiveScriptModule, name, None)) is not None:  # PYTORCH_JIT=0 has none of them
+            setattr(script.RecursiveScriptModule, name, _completed(plain))
 
 
 def _completed(function: Function) -> Function:

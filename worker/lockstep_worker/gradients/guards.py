@@ -130,13 +130,11 @@ def _accessors() -> set[Any]:
     return {getattr(one, way) for one in found for way in ("__get__", "__set__", "__delete__") if hasattr(one, way)}
 
 
-_HARMLESS = {getattr(Tensor, name) for name in _METHODS} | _accessors()
-"""What reads no element."""
-
-
 _gradients: Any = Tensor.grad
 _SETTERS = {_gradients.__set__, _gradients.__delete__}
 """What takes away or replaces a gradient that another thread's update may be about to read."""
+_HARMLESS = ({getattr(Tensor, name) for name in _METHODS} | _accessors()) - _SETTERS
+"""What reads no element."""
 
 
 def untouched() -> Any:  # noqa: ANN401 - torch's own context manager

@@ -31,7 +31,7 @@ from lockstep_worker.gradients.named import describe, names_of
 from lockstep_worker.gradients.pieces import HEADER
 from lockstep_worker.gradients.recorded import of_another_run, plan_of
 from lockstep_worker.gradients.reducer import Reducer
-from lockstep_worker.gradients.transport import Transport, name_of, open_transport
+from lockstep_worker.gradients.transport import Transport, give_back, name_of, open_transport
 
 _numbers = itertools.count()
 
@@ -116,6 +116,7 @@ class DistributedOptimizer(Optimizer):
         if carrier.size == 1:
             against = "there is one rank"
         own = _Own(max_grad_norm, against, getattr(carrier, "carried_by", None))
+        own.made = carrier if isinstance(transport, str) else None
         self.__dict__[OWN] = own
         if carrier.size > 1:
             own.reducer = Reducer(
@@ -195,7 +196,7 @@ class DistributedOptimizer(Optimizer):
                 assert own.deferral is not None
                 own.complete()  # a closure may have used what it left
                 own.reducer.flush()
-                if not any(one.grad is not None for one in own.reducer.unplanned()):
+                if not own.reducer.late():
                     own.deferral.seal(self.param_groups)
                     own.synchronized = False
                     return loss
@@ -369,6 +370,8 @@ class _Own:
         self.should_synchronize = True
         self.updating: int | None = None
         """The thread that computes an update."""
+        self.made: Transport | None = None
+        """What carries it, where that is nobody else's."""
         self.by_itself = False
         """Whether ``step()`` is this rank's own, for the time being."""
         self.closed = False
@@ -383,6 +386,8 @@ class _Own:
         finally:
             if self.reducer is not None and self.deferral is not None:
                 self.deferral.abandon()
-                self.reducer.close(seconds)
+                is_idle = not self.reducer.begun
+                if self.reducer.close(seconds) and is_idle and self.made is not None:
+                    give_back(self.made)
                 self.reducer = self.deferral = None
                 self.closed = True

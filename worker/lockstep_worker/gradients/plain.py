@@ -19,11 +19,12 @@ def update(optimizer: Optimizer, groups: list[dict[str, Any]], step: Callable[[A
     """One ``step`` on these groups alone.
 
     It is made on a shadow of the optimizer: another thread's scheduler finds the groups that it knows in the optimizer
-    itself. What the step assigns to the optimizer, and not within its state, is carried over.
+    itself. What the step assigns to the optimizer, and not within its state, is carried over; its groups never are.
     """
     shadow = object.__new__(type(optimizer))
     before = {**optimizer.__dict__, "param_groups": groups}
     shadow.__dict__.update(before)
     step(shadow)
     changed = {name: value for name, value in shadow.__dict__.items() if before.get(name, before) is not value}
+    changed.pop("param_groups", None)
     optimizer.__dict__.update(changed)

@@ -22,7 +22,7 @@ from lockstep_worker.gradients.pieces import lay_out
 from lockstep_worker.gradients.plan import Plan, first_plan
 from lockstep_worker.gradients.planning import Planner
 from lockstep_worker.gradients.timing import Stopwatch, link_seconds
-from lockstep_worker.gradients.transport import Transport, release
+from lockstep_worker.gradients.transport import Transport
 
 _owners: dict[int, weakref.ref[Reducer]] = {}
 """By the parameter's id."""
@@ -197,9 +197,12 @@ class Reducer:
         """Whether this rank's parameters are not those of the plan."""
         return self.planner.lacks
 
-    def unplanned(self) -> list[Tensor]:
-        """Parameters that are not in the plan."""
-        return [one for number, one in enumerate(self._parameters) if number not in self._by_number]
+    def late(self) -> list[int]:
+        """Parameters with a gradient, by number, that are not in the plan."""
+        return [
+            number for number, one in enumerate(self._parameters)
+            if number not in self._by_number and one.requires_grad and one.grad is not None
+        ]  # fmt: skip
 
     def watch_first_uses(self) -> None:
         """For the next plan."""
@@ -234,10 +237,14 @@ class Reducer:
 
     def _drop(self, what: str, why: str) -> None:
         """Takes away this rank's own gradients of what is not planned: nobody averages them."""
-        for one in self.unplanned():
-            if one.requires_grad and one.grad is not None:
-                one.grad = None
-                print(f"lockstep: a parameter {what}; its first gradient is dropped, since {why}", file=sys.stderr)
+        late = self.late()
+        for number in late:
+            self._parameters[number].grad = None
+        if late:
+            print(
+                f"lockstep: {self._names[late[0]]}{f' and {len(late) - 1} more' if len(late) > 1 else ''} {what}; the "
+                f"first gradient is dropped, since {why}", file=sys.stderr,
+            )  # fmt: skip
 
     def add(self, named: Sequence[tuple[str, Tensor]]) -> None:
         """Further parameters, from the next step on; every rank has to add the same.
@@ -256,8 +263,7 @@ class Reducer:
         In the middle of a step that was not sealed there is nothing to wait for: this rank fails, and the others wait
         for pieces that it will not send.
         """
-        in_a_step = self.begun
-        seconds = min(seconds, 0.5) if in_a_step else seconds
+        seconds = min(seconds, 0.5) if self.begun else seconds
         for one in self._parameters:
             _owners.pop(id(one), None)
         self._watch.unwatch()
@@ -267,10 +273,7 @@ class Reducer:
             for handle in pair:
                 handle.remove()
         self._handles.clear()
-        ended = self._exchange.close(seconds)
-        if ended and not in_a_step:
-            release(self.transport)
-        return ended
+        return self._exchange.close(seconds)
 
     def _own(self, parameter: Tensor) -> None:
         """Raises ``GradientError`` if it cannot be exchanged, or is by another optimizer."""

@@ -147,10 +147,10 @@ class GlooTransport:
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
 
-    def release(self) -> None:
+    def end(self) -> None:
         """Ends the group, its threads and its connections: nothing is under way in it any more."""
         group, self._group = self._group, None
-        if self._dist.is_initialized():  # else it has ended with torch's own
+        if group is not None and self._dist.is_initialized():  # else it has ended, by itself or with torch's own
             self._dist.destroy_process_group(group)
 
     def check(self, dtype: torch.dtype) -> None:
@@ -203,11 +203,11 @@ def open_transport(transport: str | Transport, name: str) -> Transport:
     return transport
 
 
-def release(transport: Transport) -> None:
+def give_back(transport: Transport) -> None:
     """Gives back what an exchange has had made for itself alone; nothing is under way over it any more."""
     own = transport.base if isinstance(transport, TcpTransport) else transport
     if isinstance(own, GlooTransport):
-        own.release()
+        own.end()
 
 
 def over_tcp(name: str) -> TcpTransport:
