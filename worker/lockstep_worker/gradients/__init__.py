@@ -6,7 +6,8 @@ state, ``errors`` what can be wrong. ``reducer`` makes averaged gradients of the
 piece, over Horovod, Gloo or ``tcp``, whose ``connections`` are our own; ``isolation`` measures what it takes alone.
 
 ``deferral`` lets an update wait until its parameter is used, of which ``guards`` tell by the tensor, and ``entry`` by
-the module that is called; ``endings`` completes it before an exchange is ended from outside.
+the module that is called; ``plain`` does the given optimizer's own mathematics, on some of its groups; ``endings``
+completes it before an exchange is ended from outside.
 
 ``plan`` is what the ranks agree on, of parameters that they have ``named`` alike. ``planning`` says which plan a step
 has, ``timing`` what the first steps took; ``recorded`` is what was chosen, as a document. Pure are ``pieces`` (what is
