@@ -16,6 +16,7 @@ from lockstep_service.dispatch import ingest, reconcile, submit, wanted
 from lockstep_service.dispatch.cadence import Cadence
 from lockstep_service.dispatch.restored import doubt_submits
 from lockstep_service.retention import Ages, Upkeep
+from lockstep_service.telemetry.trouble import Trouble
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
@@ -40,7 +41,10 @@ class Loop:
     stopping: Event
     woken: Event = field(default_factory=Event)
     turned_at: float = field(default_factory=time.monotonic)
+    pause: float = 0.0
+    """Seconds that it waits behind its last turn, unless woken."""
     failing: bool = False
+    trouble: Trouble = field(default_factory=Trouble)
 
     def start(self) -> Thread:
         """Starts the thread: a daemon, because a call to Slurm may take half a minute, and what it was is stored."""
@@ -50,20 +54,34 @@ class Loop:
 
     def healthy(self) -> bool:
         """Whether it turns, and its last turn went well."""
-        return not self.failing and time.monotonic() - self.turned_at < _STUCK_SECONDS
+        return not self.failing and time.monotonic() - self.turned_at - self.pause < _STUCK_SECONDS
 
     def _run(self) -> None:
         while not self.stopping.is_set():
             self.woken.clear()
-            try:
-                pause = self.work()
-                self.failing = False
-            except Exception:  # the loop must outlive whatever its work meets: a database restart, a full disk
-                _log.exception("%s failed; it goes on in %g s", self.name, _AFTER_ERROR_SECONDS)
-                self.failing = True
-                pause = _AFTER_ERROR_SECONDS
             self.turned_at = time.monotonic()
-            self.woken.wait(pause)
+            self.pause = 0.0
+            try:
+                self.pause = self.work()
+                self._went_well()
+            except Exception as error:  # the loop must outlive whatever its work meets: a database restart, a full disk
+                self._failed(error)
+                self.pause = _AFTER_ERROR_SECONDS
+            self.turned_at = time.monotonic()
+            self.woken.wait(self.pause)
+
+    def _failed(self, error: Exception) -> None:
+        """Logs where it failed, once and then now and then: a database may be away for hours of turns."""
+        self.failing = True
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if said := self.trouble.failed(why, time.monotonic()):
+            _log.error("%s failed, and is tried again every %g s: %s", self.name, _AFTER_ERROR_SECONDS, said,
+                       exc_info=error)  # fmt: skip
+
+    def _went_well(self) -> None:
+        self.failing = False
+        if lasted := self.trouble.went_well(time.monotonic()):
+            _log.info("%s goes on, after failing for %s", self.name, lasted)
 
 
 class Dispatch:
