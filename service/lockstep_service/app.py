@@ -22,6 +22,7 @@ from lockstep_service.boundary import Application
 from lockstep_service.clusters import endpoints as clusters
 from lockstep_service.dashboard import mount_dashboard
 from lockstep_service.database import Database
+from lockstep_service.described import Api
 from lockstep_service.dispatch.loops import Dispatch
 from lockstep_service.events import endpoints as events
 from lockstep_service.events.broadcaster import Broadcaster, Change
@@ -104,7 +105,7 @@ def routes(lifespan_of: Application | None = None, *, with_api: bool = True) -> 
             yield
         lifespan_of.database.close()
 
-    api = FastAPI(
+    api = Api(
         title="Lockstep",
         summary="Scale-out deep-learning training on CPU clusters",
         version=version("lockstep"),
@@ -113,7 +114,7 @@ def routes(lifespan_of: Application | None = None, *, with_api: bool = True) -> 
         separate_input_output_schemas=False,
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
+        openapi_url="/api/v1/openapi.json" if with_api else None,
     )
     problems.install(api)
     if with_api:

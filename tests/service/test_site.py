@@ -102,6 +102,14 @@ class TestOpenApi:
             "run: python -m lockstep_service.openapi > web/openapi.json"
         )
 
+    def test_a_service_serves_it_to_everybody(self, browser: TestClient) -> None:
+        answer = browser.get("/api/v1/openapi.json")
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json() == openapi.document()
+
+    def test_it_is_read_and_not_written(self, browser: TestClient) -> None:
+        assert browser.post("/api/v1/openapi.json").status_code == 405
+
     def test_every_operation_has_a_readable_id_and_its_problems(self) -> None:
         document = openapi.document()
         operations = [one for path in document["paths"].values() for one in path.values()]
