@@ -184,6 +184,20 @@ class TestStreamEvents:
             event = next(source.iter_sse())
         assert (event.event, json.loads(event.data)) == ("jobs", {"id": made})
 
+    def test_who_has_signed_out_is_told_nothing_more(
+        self, server: httpx.Client, api: TestClient, app: Application, spec: Json, job: Json
+    ) -> None:
+        own = {"Origin": str(server.base_url).removesuffix("/api/v1/")}
+        with httpx.Client(base_url=server.base_url, headers=own, timeout=10) as browser:
+            browser.post("/session", json={"token": app.keys.token}).raise_for_status()
+            copied = httpx.Client(base_url=server.base_url, cookies=browser.cookies, timeout=10)
+            with copied, connect_sse(copied, "GET", f"/jobs/{job['id']}/events") as source:
+                events = source.iter_sse()
+                assert [event.event for event in islice(events, 3)] == ["job", "metrics", "timeline"]
+                browser.delete("/session").raise_for_status()
+                api.post(f"/api/v1/jobs/{job['id']}/hold").raise_for_status()
+                assert list(events) == []
+
     def test_who_comes_back_is_told_what_it_missed(
         self, server: httpx.Client, api: TestClient, app: Application, job: Json
     ) -> None:

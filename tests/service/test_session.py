@@ -80,6 +80,13 @@ class TestLinks:
         browser.post(URL, json={"token": app.keys.token}, headers=OWN).raise_for_status()
         assert browser.post(self.LINKS, headers=OWN).status_code == 403
 
+    @pytest.mark.parametrize("given", ["Basic x", "Bearer ", "bearer", "x"])
+    def test_a_header_that_brings_no_token_makes_no_more_of_a_session(
+        self, browser: TestClient, app: Application, given: str
+    ) -> None:
+        browser.post(URL, json={"token": app.keys.token}, headers=OWN).raise_for_status()
+        assert browser.post(self.LINKS, headers={**OWN, "Authorization": given}).status_code == 403
+
     def test_a_code_opens_one_session_and_no_second(self, browser: TestClient, api: TestClient) -> None:
         code = api.post(self.LINKS).raise_for_status().json()["code"]
         assert browser.post(URL, json={"code": code}, headers=OWN).status_code == 204

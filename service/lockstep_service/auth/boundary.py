@@ -25,9 +25,8 @@ _job_token = HTTPBearer(
 
 def user_of(app: Application, request: Request) -> str:
     """The user that the request comes from; ``UnauthenticatedError`` if it is nobody's."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        if same(token.strip(), app.keys.token):
+    if (token := _given_token(request)) is not None:
+        if same(token, app.keys.token):
             return app.keys.user
         raise UnauthenticatedError("The token is not this service's; it is in the file `token` of the service's home.")
     if (user := app.sessions.user(request.session)) is not None:
@@ -39,10 +38,15 @@ def user_of(app: Application, request: Request) -> str:
 
 def is_known(app: Application, request: Request) -> bool:
     """Whether the request has the service's token or a session; what else is to be said of it is said later."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return same(token.strip(), app.keys.token)
+    if (token := _given_token(request)) is not None:
+        return same(token, app.keys.token)
     return app.sessions.user(request.session) is not None
+
+
+def _given_token(request: Request) -> str | None:
+    """The token that the request brings; None for none: then its cookie says who it comes from, and nothing else."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def same_origin(request: Request, *, when_silent: bool = False) -> None:
@@ -73,7 +77,7 @@ async def _by_token(
     _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_service_token)],
 ) -> None:
     user_of(app, request)
-    if not request.headers.get("Authorization"):
+    if _given_token(request) is None:
         raise ForbiddenError("A session cannot do this; give the service's token as `Authorization: Bearer ...`.")
 
 

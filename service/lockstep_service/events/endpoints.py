@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from anyio import Event
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from lockstep_service.auth.boundary import signed_in
-from lockstep_service.boundary import App
+from lockstep_service.auth.boundary import is_known, signed_in
+from lockstep_service.boundary import App, Application
 from lockstep_service.errors import NotFoundError, UnauthenticatedError, describe
 from lockstep_service.events import service
 from lockstep_service.events.schemas import JobEvent, JobsChanged
@@ -49,10 +50,10 @@ def _stream(description: str, events: dict[str, str]) -> dict[int | str, dict[st
     response_class=EventSourceResponse,
     responses=_stream("Event `jobs` whenever any job changed", {"jobs": JobsChanged.__name__}),
 )
-async def stream_events(app: App, last_event_id: LastEventId = None) -> EventSourceResponse:
+async def stream_events(app: App, request: Request, last_event_id: LastEventId = None) -> EventSourceResponse:
     """Which jobs change, as they change."""
     stopping = Event()
-    return _response(service.all_jobs(app, last_event_id, stopping), stopping)
+    return _response(_while_known(app, request, service.all_jobs(app, last_event_id, stopping)), stopping)
 
 
 @router.get(
@@ -60,10 +61,26 @@ async def stream_events(app: App, last_event_id: LastEventId = None) -> EventSou
     response_class=EventSourceResponse,
     responses=_stream("Events by name; the stream closes after `end`", _MODELS) | describe(NotFoundError),
 )
-async def stream_job_events(app: App, id: JobId, last_event_id: LastEventId = None) -> EventSourceResponse:  # noqa: A002
+async def stream_job_events(
+    app: App,
+    request: Request,
+    id: JobId,  # noqa: A002
+    last_event_id: LastEventId = None,
+) -> EventSourceResponse:
     """One job, as it changes; the stream closes after `end`."""
     stopping = Event()
-    return _response(await service.one_job(app, id, last_event_id, stopping), stopping)
+    return _response(_while_known(app, request, await service.one_job(app, id, last_event_id, stopping)), stopping)
+
+
+async def _while_known(
+    app: Application, request: Request, events: AsyncGenerator[ServerSentEvent]
+) -> AsyncGenerator[ServerSentEvent]:
+    """``events``, until who reads them has signed out: of what comes then nothing is told any more."""
+    async with aclosing(events):
+        async for event in events:
+            if not is_known(app, request):
+                return
+            yield event
 
 
 def _response(events: AsyncIterator[ServerSentEvent], stopping: Event) -> EventSourceResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -81,13 +81,13 @@ def _look(app: Application, job_id: str, before: _Look | None = None) -> _Look:
 
 async def one_job(
     app: Application, job_id: str, last_event_id: str | None, stopping: Event
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[ServerSentEvent]:
     """The stream of one job; ``NotFoundError`` before it begins when there is none."""
     await to_thread.run_sync(_look, app, job_id)
     return _follow(app, job_id, Seen.of(last_event_id), stopping)
 
 
-async def _follow(app: Application, job_id: str, known: Seen, stopping: Event) -> AsyncIterator[ServerSentEvent]:
+async def _follow(app: Application, job_id: str, known: Seen, stopping: Event) -> AsyncGenerator[ServerSentEvent]:
     with app.broadcaster.subscribe(job_id) as subscription, app.looks.following(job_id):
         while not stopping.is_set():
             look: _Look = await app.looks.at(job_id, subscription.told_at, partial(_look, app, job_id))
@@ -116,7 +116,7 @@ async def _follow(app: Application, job_id: str, known: Seen, stopping: Event) -
                     break
 
 
-async def all_jobs(app: Application, last_event_id: str | None, stopping: Event) -> AsyncIterator[ServerSentEvent]:
+async def all_jobs(app: Application, last_event_id: str | None, stopping: Event) -> AsyncGenerator[ServerSentEvent]:
     """The stream of the list: which jobs changed."""
     since = Seen.of(f"{last_event_id}-0-0-0").job if last_event_id else -1
     with app.broadcaster.subscribe(None) as subscription:
