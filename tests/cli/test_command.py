@@ -69,9 +69,10 @@ def test_an_unknown_subcommand_or_option_is_bad_input(tmp_path: Path) -> None:
         ("--venv=/nonexistent", "/nonexistent has no bin/python; give the folder of a virtual environment"),
         ("--python=/nonexistent", "/nonexistent could not be run: No such file or directory"),
         ("--python=/bin/true", "/bin/true does not run as a Python interpreter"),
+        ("--wheels=/nonexistent", "/nonexistent is no folder; give one that `pip download"),
     ],
 )
-def test_an_environment_to_build_for_that_is_not_there_is_bad_input(tmp_path: Path, option: str, said: str) -> None:
+def test_what_a_build_is_given_and_is_not_there_is_bad_input(tmp_path: Path, option: str, said: str) -> None:
     done = Lockstep(tmp_path, None).run("worker", "build", option)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"lockstep: {said}")

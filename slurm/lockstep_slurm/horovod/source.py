@@ -13,13 +13,14 @@ from lockstep_slurm.horovod.step import Workshop
 from lockstep_slurm.horovod.target import Target
 
 
-def check_folder(folder: Path) -> None:
-    """``WheelError`` where a folder of downloads lacks what a build needs, with the command that fetches it.
-
-    ``WheelInputError`` where it is no folder.
-    """
+def check_is_folder(folder: Path) -> None:
+    """``WheelInputError`` where it is no folder."""
     if not folder.is_dir():
         raise WheelInputError(f"{folder} is no folder; give one that `{release.download_command(folder)}` has filled")
+
+
+def check_folder(folder: Path) -> None:
+    """``WheelError`` where a folder of downloads lacks what a build needs, with the command that fetches it."""
     missing = [] if (folder / release.SDIST).is_file() else [release.SDIST]
     names = [file.name.lower() for file in folder.iterdir()]
     for tool in release.BUILD_TOOLS:

@@ -71,6 +71,8 @@ def get(request: Request, report: Report, say: Callable[[str], None]) -> tuple[P
 
     ``report`` hears of progress some times a second, ``say`` gets lines for a person.
     """
+    if request.wheels is not None:
+        source.check_is_folder(request.wheels)  # a wrong name is told, though a wheel that is kept needs no folder
     kept = cached(request)
     if kept.exists():
         return kept, False
