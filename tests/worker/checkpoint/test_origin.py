@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import make_run_directory, saved_steps
 from lockstep_worker.checkpoint.folder import Name, names
 from lockstep_worker.checkpoint.of import of_recipe
+from lockstep_worker.optimizers import parameter_groups
 from lockstep_worker.optimizers.lamb import LAMB
 
 Begin = Callable[..., Path]
@@ -102,6 +104,17 @@ def test_of_a_jobs_checkpoints_the_spec_says_which(begin: Begin, which: dict[str
         assert state.step == step
 
 
+def test_the_best_is_chosen_of_those_that_can_be_read(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    first = begin(keep=9)
+    train(6, scores=(0.1, 0.9, 0.2))
+    torn = first / "checkpoints" / Name(1, 3).file
+    os.truncate(torn, 9)
+    begin(resume_from=str(first), resume_step="best")
+    with lockstep.checkpoint.of(model=(model := nn.Linear(4, 2)), optimizer=momentum(model)) as state:
+        assert state.step == 2
+    assert f"not looked at for the best one: {torn} is " in capsys.readouterr().err
+
+
 def momentum(model: nn.Module) -> torch.optim.Optimizer:
     """As ``train`` has one."""
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -138,7 +151,7 @@ def test_of_another_model_it_is_said_which_parameter_is_another(begin: Begin, ot
         lockstep.checkpoint.of(model=other, optimizer=momentum(other))
 
 
-@pytest.mark.parametrize(("kind", "lacking"), [(torch.optim.AdamW, "'step'"), (LAMB, "adapt, betas, eps")])
+@pytest.mark.parametrize(("kind", "lacking"), [(torch.optim.AdamW, "'step'"), (LAMB, "step, mean, .* in its state")])
 def test_another_kind_of_optimizer_is_refused_at_once(
     begin: Begin, kind: Callable[[Any], torch.optim.Optimizer], lacking: str
 ) -> None:
@@ -149,6 +162,20 @@ def test_another_kind_of_optimizer_is_refused_at_once(
     message = f"does not fit optimizer: it was saved by another kind of optimizer, which has no {lacking}$"
     with pytest.raises(CheckpointError, match=message):
         lockstep.checkpoint.of(model=model, optimizer=kind(model.parameters()))
+
+
+def test_adamw_of_a_recipe_whose_groups_have_all_of_lambs_options_is_no_lamb(begin: Begin) -> None:
+    first, model = begin(), nn.Linear(4, 2)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameter_groups(model, 0.1))
+    with lockstep.checkpoint.of(model=model, optimizer=optimizer) as state:
+        for _ in state.steps(1):
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+    begin(resume_from=str(first))
+    model = nn.Linear(4, 2)
+    message = "another kind of optimizer, which has no mean, mean_of_squares in its state$"
+    with pytest.raises(CheckpointError, match=message):
+        lockstep.checkpoint.of(model=model, optimizer=LAMB(parameter_groups(model, 0.1)))
 
 
 def test_in_a_recipe_the_new_specs_words_of_the_optimizer_count(begin: Begin) -> None:

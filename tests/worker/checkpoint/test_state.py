@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import lockstep
@@ -20,10 +21,12 @@ from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import make_run_directory
 from lockstep_slurm.job.saving import Checkpoint
 from lockstep_worker.checkpoint.folder import Name, names
+from lockstep_worker.checkpoint.ranks import TorchRanks
 from lockstep_worker.checkpoint.saver import Saver
 from lockstep_worker.checkpoint.settings import Settings
 from lockstep_worker.checkpoint.told import FILE, Told, note, noted, saved
 from lockstep_worker.errors import FencedError
+from lockstep_worker.gradients.transport import PATIENCE
 from support import disks
 
 
@@ -150,6 +153,34 @@ class TestTrouble:
             assert "the checkpoint of step 3 could not be saved" in capsys.readouterr().err
             with lockstep.checkpoint.of(model=weight, folder=disk) as state:
                 assert state.resumed_at == 2
+
+    def test_a_best_one_that_could_not_be_saved_is_not_to_be_beaten(self, tmp_path: Path) -> None:
+        weight = nn.Embedding(300, 1000)
+        with disks.small(tmp_path / "disk") as disk:
+            with lockstep.checkpoint.of(model=weight, folder=disk, keep=1) as state:
+                steps = state.steps(3)
+                assert state._saver is not None
+                next(steps)
+                state.evaluated(0.5)
+                next(steps)
+                state._saver.wait()
+                filler = disks.fill(disk)
+                state.evaluated(0.9)
+                next(steps)
+                state._saver.wait()
+                filler.unlink()
+                state.evaluated(0.8)
+                next(steps, None)
+            scores = [lockstep.checkpoint.read(disk / name.file)[0].score for name in names(disk)]
+        assert scores == [0.8]
+
+    def test_over_torch_ranks_wait_for_each_other_as_long_as_it_takes(self, tmp_path: Path) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+        try:
+            group = TorchRanks()._group
+            assert group._get_backend(torch.device("cpu")).options._timeout == PATIENCE
+        finally:
+            dist.destroy_process_group()
 
     def test_a_rank_that_was_fenced_off_saves_nothing_and_ends(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +51,7 @@ class Origin:
         if self.step == "last":
             return found[0]
         if self.step == "best":
-            scores = {name: score for name in found if (score := read_manifest(folder / name.file).score) is not None}
-            if not scores:
-                raise CheckpointError(
-                    f"checkpoint.resume_step is best, but none of the {len(found)} checkpoints in {folder} was made "
-                    "behind an evaluation; take last, or a step"
-                )
-            return max(scores, key=lambda name: (scores[name], name))
+            return _best(folder, found)
         for name in found:
             if name.step == self.step:
                 return name
@@ -64,3 +59,25 @@ class Origin:
         raise CheckpointError(
             f"checkpoint.resume_step is {self.step}, and {folder} has no checkpoint of that step; it has {there}"
         )
+
+
+def _best(folder: Path, found: list[Name]) -> Name:
+    """Of those that can be read: a torn one stays where it is, and a job that goes on may remove some."""
+    scores: dict[Name, float] = {}
+    unread = 0
+    for name in found:
+        try:
+            score = read_manifest(folder / name.file).score
+        except CheckpointError as error:
+            unread += 1
+            print(f"lockstep: not looked at for the best one: {error}", file=sys.stderr, flush=True)
+            continue
+        if score is not None:
+            scores[name] = score
+    if not scores:
+        what = f" ({unread} cannot be read: see the log)" if unread else ""
+        raise CheckpointError(
+            f"checkpoint.resume_step is best, but none of the {len(found)} checkpoints in {folder}{what} was made "
+            "behind an evaluation; take last, or a step"
+        )
+    return max(scores, key=lambda name: (scores[name], name))

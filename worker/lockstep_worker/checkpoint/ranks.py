@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lockstep_worker.checkpoint.errors import CheckpointError
+from lockstep_worker.gradients.transport import PATIENCE
 
 POLL = 0.0005
 """Seconds between two looks at a collective of Horovod's: its own ``synchronize`` would spin."""
@@ -120,7 +121,8 @@ class TorchRanks:
         import torch.distributed as dist
 
         self._dist = dist
-        self._group: Any = dist.new_group(backend="gloo")
+        # torch's own limit of 30 minutes would end a training whose rank 0 evaluates, or waits for a disk, for longer.
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
         self.rank: int = dist.get_rank()
         self.size: int = dist.get_world_size()
         self._under_way: tuple[Any, Tensor] | None = None

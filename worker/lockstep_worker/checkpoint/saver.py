@@ -41,6 +41,9 @@ class Saver:
         self._best = best
         self._check = check
         self._scores = scores
+        known = [score for score in scores.values() if score is not None]
+        self.best_score: float | None = max(known, default=None)
+        """Of what is on the disk or being written; None: nothing with a score is."""
         self.snapshot = Snapshot()
         self.last: Name | None = None
         """The newest checkpoint that this attempt has saved whole."""
@@ -55,7 +58,11 @@ class Saver:
     def start(self, name: Name, held: float, **known: Any) -> None:  # noqa: ANN401 - the manifest's fields
         """Writes what is in ``snapshot``; ``held`` is how long the training was held up for it, in seconds."""
         self.wait()
-        self._thread = threading.Thread(target=self._save, args=(name, held, known), name="lockstep-checkpoint")
+        before, score = self.best_score, known.get("score")
+        if score is not None and (before is None or score > before):
+            self.best_score = score
+        arguments = (name, held, known, before)
+        self._thread = threading.Thread(target=self._save, args=arguments, name="lockstep-checkpoint")
         # Not waited for where Python ends: a file system that hangs must not keep a training that has failed.
         self._thread.daemon = True
         self._thread.start()
@@ -72,7 +79,7 @@ class Saver:
                 self._thread.join()
             self._thread = None
 
-    def _save(self, name: Name, held: float, known: dict[str, Any]) -> None:
+    def _save(self, name: Name, held: float, known: dict[str, Any], best_before: float | None) -> None:
         births.register(ROLE)
         if cpus := [int(cpu) for cpu in os.environ.get(CPUS, "").split(",") if cpu]:
             os.sched_setaffinity(0, cpus)
@@ -91,6 +98,7 @@ class Saver:
             self.fenced = error
             return
         except OSError as error:
+            self.best_score = best_before  # what is not on the disk is not to be beaten
             self._failed(name, error)
             return
         self.last = name

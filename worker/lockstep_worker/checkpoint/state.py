@@ -75,7 +75,6 @@ class State:
         """Whether a step is being computed: what a training has then is not yet the state of a whole number of them."""
         self._wants: tuple[float | None] | None = None
         """The score with which to save behind this step."""
-        self._best: float | None = None
         self._random: Mapping[str, Any] | None = None
         self._told: Told | None = None
         self._clock = time.monotonic()
@@ -118,10 +117,8 @@ class State:
         """
         if not self._is_open or not self._settings.best:
             return
-        is_best = self._ranks.rank == 0 and not math.isnan(score) and (self._best is None or score > self._best)
-        if self._ranks.gather(b"best" if is_best else b"")[0]:
-            self._best = float(score)
-            self._wants = (self._best,)
+        if self._ranks.gather(b"best" if self._is_best(score) else b"")[0]:
+            self._wants = (float(score),)
             self._save_if_wanted()
 
     def save(self) -> None:
@@ -240,8 +237,6 @@ class State:
                 continue  # older than what was taken
             if manifest.job == self._job:
                 scores[name] = manifest.score
-        known = [score for score in scores.values() if score is not None]
-        self._best = max(known, default=None)
         return scores
 
     def _put_back(self, manifest: Manifest, state: Mapping[str, Any]) -> None:
@@ -285,6 +280,13 @@ class State:
         if counts[SAVE] and self._saved_step != self.step:
             self._save(None)
         self._ask()
+
+    def _is_best(self, score: float) -> bool:
+        """Whether none is as good that is on the disk, being written, or to be saved behind this step; asks rank 0."""
+        if self._saver is None or math.isnan(score):
+            return False
+        others = (self._saver.best_score, self._wants[0] if self._wants is not None else None)
+        return all(score > one for one in others if one is not None)
 
     def _save_if_wanted(self) -> None:
         if self._wants is not None and not self._in_step:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from lockstep_worker.optimizers.trust import dense, norm, refuse_negative
+from lockstep_worker.optimizers.trust import check_state, dense, norm, refuse_negative
 
 
 class LAMB(Optimizer):
@@ -43,6 +44,11 @@ class LAMB(Optimizer):
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas are {betas}; each has to be at least 0 and less than 1")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": adapt})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch does it; ``ValueError`` for the state of another kind of optimizer, before anything is changed."""
+        check_state(state_dict, "step", "mean", "mean_of_squares")
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from lockstep_worker.optimizers.trust import dense, norm, refuse_negative
+from lockstep_worker.optimizers.trust import check_state, dense, norm, refuse_negative
 
 
 class LARS(Optimizer):
@@ -49,6 +50,11 @@ class LARS(Optimizer):
                 "adapt": adapt,
             },
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch does it; ``ValueError`` for the state of another kind of optimizer, before anything is changed."""
+        check_state(state_dict, "velocity")
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

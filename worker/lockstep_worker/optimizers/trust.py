@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
@@ -34,3 +37,12 @@ def refuse_negative(**figures: float) -> None:
     for name, figure in figures.items():
         if not figure >= 0:
             raise ValueError(f"{name} is {figure}; it has to be 0 or more")
+
+
+def check_state(document: Mapping[str, Any], *needed: str) -> None:
+    """``ValueError`` where a saved state lacks what the optimizer keeps of a parameter: another kind has saved it."""
+    for saved in document["state"].values():
+        if lacking := [name for name in needed if saved and name not in saved]:
+            raise ValueError(
+                f"it was saved by another kind of optimizer, which has no {', '.join(lacking)} in its state"
+            )
