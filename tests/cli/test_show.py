@@ -1,4 +1,4 @@
-"""``lockstep show``: from a job that failed to its last words."""
+"""``lockstep show`` and ``watch``: from a job that failed to its last words."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def test_of_a_job_that_failed_it_says_why_once_and_names_the_command_that_prints
     program, *arguments = rows(ours.run("show", job).stdout)["log"].split()
     assert program == "lockstep"
     assert "there is no more of it" in ours.run(*arguments).stdout
+    watched = ours.run("watch", job)
+    assert watched.returncode == 1
+    assert f"its log: lockstep logs {job}\n" in watched.stderr
 
 
 def test_a_job_that_has_not_started_has_no_log_to_look_at(ours: Lockstep) -> None:
@@ -46,6 +49,7 @@ def test_a_job_that_has_not_started_has_no_log_to_look_at(ours: Lockstep) -> Non
     ours.run("cancel", first)
     ours.until(job, {"ended badly"})
     assert "log" not in rows(ours.run("show", job).stdout)
+    assert "its log" not in ours.run("watch", job).stderr
 
 
 def _endless(folder: Path) -> Path:

@@ -123,6 +123,8 @@ def outcome(job: Json) -> Exit:
         return Exit.WELL
     if job["reason"]:
         errors.print(str(job["reason"]), markup=False)
+    if job["nodes"]:  # else nothing has run, and nothing has written to a log
+        errors.print(f"its log: lockstep logs {job['id']}", markup=False, soft_wrap=True)
     return Exit.BADLY
 
 
