@@ -66,13 +66,13 @@ class Lockstep:
         )
         return done.stdout
 
-    def run_in_terminal(self, *arguments: str | Path) -> tuple[int, str]:
+    def run_in_terminal(self, *arguments: str | Path, width: int = 160) -> tuple[int, str]:
         """The command in a terminal of its own, as a person has it: its exit code and all that it drew."""
         ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (40, 160))
+        termios.tcsetwinsize(theirs, (40, width))
         process = subprocess.Popen(
             ["lockstep", *map(str, arguments)],
-            env=self.environment | {"TERM": "xterm-256color", "COLUMNS": "160"},
+            env=self.environment | {"TERM": "xterm-256color", "COLUMNS": str(width)},
             cwd=self.home, stdin=theirs, stdout=theirs, stderr=theirs,
         )  # fmt: skip
         os.close(theirs)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from lockstep_slurm.cli import step_time, timeline, verdict
+from lockstep_slurm.cli import attempts, listing, step_time, timeline, verdict
 from lockstep_slurm.cli.api import Api, Json
 from lockstep_slurm.cli.output import Exit, age, console, errors, number, phase, print_json, until
 
@@ -139,25 +139,7 @@ def ls(
     if as_json:
         print_json(jobs)
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("JOB", "NAME", "PHASE", "STATE", "NODES", "SAMPLES/S", "LOSS", "ACCURACY", "AGE"):
-        table.add_column(
-            heading,
-            no_wrap=heading in {"JOB", "PHASE"},
-            justify="right" if heading in {"NODES", "SAMPLES/S", "LOSS", "ACCURACY", "AGE"} else "left",
-        )
-    for job in jobs:
-        last = job["last"]
-        table.add_row(
-            job["id"],
-            Text(job["name"]),
-            phase(job),
-            job["state"] or "-",
-            str(job["nodes_requested"]),
-            *(number(last[key]) for key in ("samples_per_s", "loss", "accuracy")),
-            age(job["created_at"]),
-        )
-    console.print(table)
+    console.print(listing.table(jobs, console))
     if not jobs:
         errors.print("no jobs yet; submit one with `lockstep submit examples/digits.toml --watch`")
 
@@ -175,6 +157,8 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
         return
     last = found["last"]
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path or an id that is cut leads nowhere
     for name, value in (
         ("job", found["id"]),
         ("name", Text(found["name"])),
@@ -215,14 +199,8 @@ def show(job: JobArgument, *, as_json: JsonOption = False) -> None:
     console.print(table)
     for line in step_time.lines(spent) if spent is not None else ():
         console.print(line, markup=False, soft_wrap=True)
-    for attempt in found["attempts"]:
-        code, signal = attempt["exit_code"], attempt["exit_signal"]
-        end = f"signal {signal}" if signal else "running" if code is None else f"exit {code}"
-        console.print(
-            f"attempt {attempt['number']}: Slurm job {attempt['slurm_job_id'] or '-'}, "
-            f"restart {attempt['restart_count']}, on {', '.join(attempt['nodes'])}: {end} {attempt['message'] or ''}",
-            markup=False,
-        )
+    for line in attempts.lines(found["attempts"]):
+        console.print(line, markup=False, soft_wrap=True)
     for sentence in verdict.sentences(placement) if placement is not None else ():
         console.print(sentence, markup=False, soft_wrap=True)
     for line in timeline.lines(happened):

@@ -35,7 +35,7 @@ class Exit(IntEnum):
     INPUT = 2
     """The input was wrong; nothing was stored or submitted."""
     UNREACHABLE = 3
-    """The service or Slurm did not answer; nothing is known."""
+    """The service or Slurm did not answer, or could not just now; nothing is known."""
     INTERRUPTED = 130
 
 
@@ -55,9 +55,11 @@ def number(value: float | None, digits: int = 4) -> str:
     """A figure for people: significant digits and thousands separated; "-" where nothing is known."""
     if value is None:
         return "-"
-    if isinstance(value, int) or abs(value) >= 10**digits:
+    rounded = f"{value:.{digits}g}"
+    # Rounded first: 9,999.6 has five digits by then, for which the general form is 1e+04.
+    if isinstance(value, int) or abs(float(rounded)) >= 10**digits:
         return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    return rounded
 
 
 def age(time: str | None) -> str:
