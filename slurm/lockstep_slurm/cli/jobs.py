@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -228,17 +229,19 @@ def logs(
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
 ) -> None:
-    """Print a job's log."""
+    """Print a job's log; with --follow a service that is away for a while is waited for."""
     with Api() as api:
         job_id = api.job_id(job)
-        offset = _print_log(api, job_id, 0)
+        offset = _print_log(api.get, job_id, 0)
         if follow:
-            with api.events(f"/jobs/{job_id}/events", None) as source:
-                for event in source.iter_sse():
-                    if event.event in {"log", "end"}:
-                        offset = _print_log(api, job_id, offset)
-                    if event.event == "end":
-                        return
+            from lockstep_slurm.cli import stream
+
+            def get(path: str, *, offset: int) -> Json:
+                return stream.patiently(api, api.get, path, offset=offset)
+
+            for event, _ in stream.events(api, job_id):
+                if event in {"log", "end"}:
+                    offset = _print_log(get, job_id, offset)
 
 
 def cancel(job: JobArgument, *, as_json: JsonOption = False) -> None:
@@ -285,10 +288,10 @@ def _follow(api: Api, job_id: str, *, as_json: bool) -> None:
     raise typer.Exit(watching.outcome(job))
 
 
-def _print_log(api: Api, job_id: str, offset: int) -> int:
+def _print_log(get: Callable[..., Json], job_id: str, offset: int) -> int:
     """Prints what the log has from ``offset`` on and returns where it ends; control characters of a log stay out."""
     while True:
-        page = api.get(f"/jobs/{job_id}/logs", offset=offset)
+        page = get(f"/jobs/{job_id}/logs", offset=offset)
         sys.stdout.write(
             "".join(character for character in page["text"] if character.isprintable() or character in "\n\t")
         )

@@ -69,7 +69,8 @@ def main() -> None:
     except NoServiceError as error:
         _end(error, Exit.UNREACHABLE)
     except ProblemError as error:
-        _end(error, Exit.INPUT if error.status in {400, 404, 409, 413, 422} else Exit.BADLY)
+        refused = Exit.INPUT if error.status in {400, 404, 409, 413, 422} else Exit.BADLY
+        _end(error, Exit.UNREACHABLE if error.passing else refused)
     except InputError as error:
         _end(error, Exit.INPUT)
     except LockstepError as error:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any, Self
+from typing import Self
 
-import httpx
-from httpx_sse import EventSource
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from lockstep_slurm.cli.api import Api, Json
+from lockstep_slurm.cli import stream
+from lockstep_slurm.cli.api import Api, Json, ProblemError
 from lockstep_slurm.cli.home import NoServiceError
 from lockstep_slurm.cli.output import Exit, console, errors, number, phase
 
-# How long a service may be away before a person who watches is told so and let go; the job is not touched by it.
-PATIENCE_SECONDS = 300.0
 PLAIN_EVERY_SECONDS = 5.0
 
 
@@ -99,17 +92,28 @@ class PlainView:
 
 
 def watch(api: Api, job_id: str) -> Json:
-    """Shows a job until its phase is final and returns it; a service that is away for a while is waited for."""
+    """Shows a job until its phase is final and returns it; a service that is away for a while is waited for.
+
+    Where the service is away just after it told of the end, what is returned is without the spec.
+    """
+    ended: Json = {}
     with BarView() if errors.is_terminal else PlainView() as view:
-        for event, data in _events(api, job_id):
+        for event, data in stream.events(api, job_id):
             if event in {"job", "end"}:
                 view.job(data)
                 view.last(data["last"])
             elif event == "metrics":
                 view.last(data["last"])
             if event == "end":
-                break
-    return api.get(f"/jobs/{job_id}")
+                ended = data
+    try:
+        return api.get(f"/jobs/{job_id}")
+    except NoServiceError:
+        return ended
+    except ProblemError as error:
+        if not error.passing:
+            raise
+        return ended
 
 
 def outcome(job: Json) -> Exit:
@@ -126,40 +130,3 @@ def outcome(job: Json) -> Exit:
     if job["nodes"]:  # else nothing has run, and nothing has written to a log
         errors.print(f"its log: lockstep logs {job['id']}", markup=False, soft_wrap=True)
     return Exit.BADLY
-
-
-def _events(api: Api, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The job's events, each once: a stream that is lost is opened again behind the last event that came."""
-    last_id: str | None = None
-    while True:
-        with ExitStack() as stack:
-            source = _open(api, f"/jobs/{job_id}/events", last_id, stack)
-            try:
-                for event in source.iter_sse():
-                    last_id = event.id or last_id
-                    if not event.data:
-                        continue  # a keep-alive that carries an id alone
-                    yield event.event, json.loads(event.data)
-                    if event.event == "end":
-                        return
-            except httpx.TransportError as error:
-                errors.print(f"the service's stream was lost ({error}); opening it again", markup=False)
-
-
-def _open(api: Api, path: str, last_id: str | None, stack: ExitStack) -> EventSource:
-    """Opens the stream, waiting for a service that is away; raises ``NoServiceError`` when patience ends."""
-    try:
-        for attempt in Retrying(
-            retry=retry_if_exception_type(httpx.TransportError),
-            wait=wait_exponential_jitter(initial=0.5, max=10),
-            stop=stop_after_delay(PATIENCE_SECONDS),
-            reraise=True,
-        ):
-            with attempt:
-                return stack.enter_context(api.events(path, last_id))
-    except httpx.TransportError as error:
-        raise NoServiceError(
-            f"the service at {api.address.url} has not answered for {PATIENCE_SECONDS:.0f} s ({error}); "
-            "the job is not touched by that: look again with `lockstep watch`"
-        ) from None
-    raise AssertionError  # Retrying either returns, or raises the last error
