@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from lockstep_service.dispatch.observe import RunFiles, apply_absence, apply_slurm, read_files
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import SlurmJob
+from support.placements import RunOnNodes, machine
 
 from .conftest import HandMadeRun
 
@@ -149,3 +151,72 @@ class TestObserve:
         # As a job-completion record tells it, which knows of no restarts.
         apply_slurm(found, SlurmJob(7, "n", "FAILED"), read_files(hand.run), now(), self.GRACE)
         assert found.reason == "No rank was started. no such module"
+
+
+class TestAnAttemptWithoutAnExitRecord:
+    """As of a node that failed: nobody is left to write one, and it has ended all the same."""
+
+    GRACE = timedelta(seconds=5)
+
+    def test_it_is_over_when_the_next_is_claimed(self, tmp_path: Path) -> None:
+        run, found = RunOnNodes(tmp_path / "runs", machine()), made_row(by_hand=True, slurm_job_id=None)
+        run.begin(lost=True)
+        apply_absence(found, read_files(run.run), now(), self.GRACE)
+        first, second = found.attempts
+        assert first.ended_at == second.started_at
+        assert (first.exit_code, first.exit_signal, second.ended_at) == (None, None, None)
+        run.begin(lost=True)
+        run.end()
+        apply_absence(found, read_files(run.run), now(), self.GRACE)
+        assert found.phase == "ended well"
+        assert [one.exit_code for one in found.attempts] == [None, None, 0]
+        assert all(one.ended_at is not None for one in found.attempts)
+        assert first.ended_at == second.started_at, "what was known of it is kept"
+
+    def test_it_is_over_when_slurm_has_put_the_job_back(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand, found = made_by_hand(), made_row()
+        hand.claim(slurm_job_id=7)
+        apply_slurm(found, SlurmJob(7, "n", "RUNNING"), read_files(hand.run), now(), self.GRACE)
+        assert [one.ended_at for one in found.attempts] == [None]
+        back, when = SlurmJob(7, "n", "PENDING", restarts=1), now() + timedelta(hours=3)
+        apply_slurm(found, back, read_files(hand.run), when, self.GRACE)
+        assert (found.phase, found.attempts[0].ended_at) == ("waiting", when)
+        hand.end(code=None, signal=15)
+        apply_slurm(found, back, read_files(hand.run), when, self.GRACE)
+        (attempt,) = found.attempts
+        assert attempt.ended_at is not None
+        assert attempt.ended_at < when, "an exit record that comes late knows better"
+        assert attempt.exit_signal == 15
+
+    def test_it_ended_when_its_ranks_were_heard_of_last(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand, found = made_by_hand(), made_row()
+        hand.claim(slurm_job_id=7)
+        found.heard_at = heard = now()
+        apply_slurm(
+            found,
+            SlurmJob(7, "n", "PENDING", restarts=1),
+            read_files(hand.run),
+            now() + timedelta(hours=3),
+            self.GRACE,
+        )
+        assert found.attempts[0].ended_at == heard
+
+    def test_what_was_heard_of_a_later_attempt_says_nothing_of_it(
+        self, made_by_hand: Callable[[], HandMadeRun]
+    ) -> None:
+        hand, found = made_by_hand(), made_row()
+        hand.claim(slurm_job_id=7)
+        hand.claim(2, slurm_job_id=7, restart=1)
+        found.heard_at = now()
+        apply_slurm(found, SlurmJob(7, "n", "RUNNING", restarts=1), read_files(hand.run), now(), self.GRACE)
+        first, second = found.attempts
+        assert (first.ended_at, second.ended_at) == (second.started_at, None)
+
+    def test_it_is_over_when_a_later_start_came_to_no_rank(self, made_by_hand: Callable[[], HandMadeRun]) -> None:
+        hand, found, when = made_by_hand(), made_row(), now()
+        hand.claim(slurm_job_id=7, pid=2**22 + 1)
+        (hand.run / "exit" / "start-7-1.txt").write_text("no such module")
+        for late in (when, when + self.GRACE):
+            apply_absence(found, read_files(hand.run), late, self.GRACE)
+        assert found.phase == "ended badly"
+        assert found.attempts[0].ended_at == when + self.GRACE

@@ -146,8 +146,11 @@ class RunOnNodes:
         self._seqs: dict[tuple[int, int], int] = {}
         self.begin()
 
-    def begin(self) -> None:
-        """The next attempt is claimed, and what is told from here on is told of it; then the one before has ended."""
+    def begin(self, *, lost: bool = False) -> None:
+        """The next attempt is claimed, and what is told from here on is told of it; then the one before has ended.
+
+        ``lost``: as on a node that failed, without an exit record.
+        """
         before = self.attempt
         self.attempt += 1
         claim = Claim(
@@ -156,7 +159,7 @@ class RunOnNodes:
             claimed=time.time(), local_id="l",
         )  # fmt: skip
         write_whole(claim_file(self.run, self.attempt), as_json(claim))
-        if before:
+        if before and not lost:
             self._end(before, Exit(before, before, STOPPED, None, 0, self.nodes[0], "told to stop", time.time()))
 
     def tell(self, rank: int, kind: str, values: Json, step: int | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -86,6 +87,8 @@ def apply_files(row: JobRow, files: RunFiles) -> None:
         if (ended := files.exit_of(claim.attempt)) is not None:
             attempt.ended_at = moment(ended.ended)
             attempt.exit_code, attempt.exit_signal, attempt.message = ended.code, ended.signal, ended.message
+    for attempt, later in pairwise(row.attempts):
+        _close(row, attempt, later.started_at)
 
 
 def is_another(job: SlurmJob, files: RunFiles) -> bool:
@@ -121,13 +124,17 @@ def apply_slurm(
     grace_over = row.ended_seen_at is not None and when - row.ended_seen_at >= grace
     exit_ = _exit_of(job, files)
     # One that came to no rank is newer than all that did; jobcomp/filetxt knows of no restarts.
-    ended = files.newest_start(job.id, job.restarts) or exit_ or _exit_before(job, files)
+    start = files.newest_start(job.id, job.restarts)
+    if start is not None or (files.claims and _is_of_before(job, files.claims[-1])):
+        close_last(row, when)
+    ended = start or exit_ or _exit_before(job, files)
     found = outcome(job.state, job.flags, job.reason, ended, grace_over=grace_over, failed_nodes=failed_nodes)
     if job.started is not None and found.phase != "waiting":
         row.started_at = job.started
     if found.ended:
         row.ended_at = job.ended or row.ended_at or when
-        _close_attempt(row, row.ended_at)
+        if row.attempts and row.attempts[-1].ended_at is None:
+            row.attempts[-1].ended_at = row.ended_at
     if not outcome(job.state, job.flags, None, None, grace_over=True).ended:
         row.ended_seen_at = None  # put back into the queue, or imported while it ran
     elif row.ended_seen_at is None:
@@ -152,6 +159,7 @@ def apply_absence(row: JobRow, files: RunFiles, when: datetime, grace: timedelta
         row.missing_since = row.ended_seen_at = None
         _apply(row, Outcome("running", None if exit_ is None else "It is ending"), when)
     elif start is not None and when - row.missing_since >= grace:
+        close_last(row, when)
         row.ended_at = row.ended_at or when
         row.ended_seen_at = row.ended_seen_at or when
         _apply(row, by_start(start), when)
@@ -163,6 +171,12 @@ def apply_absence(row: JobRow, files: RunFiles, when: datetime, grace: timedelta
         _apply(row, Outcome("running", HEARD), when)
     elif when - row.missing_since >= grace:
         _apply(row, Outcome("unknown", GONE_BY_HAND if row.by_hand else GONE), when)
+
+
+def close_last(row: JobRow, when: datetime) -> None:
+    """The newest attempt is over, as is known at ``when``, whether or not it left an exit record."""
+    if row.attempts:
+        _close(row, row.attempts[-1], when)
 
 
 def apply_silence(row: JobRow, when: datetime) -> None:
@@ -198,10 +212,21 @@ def _exit_before(job: SlurmJob, files: RunFiles) -> Exit | None:
 
 def _was_put_back(job: SlurmJob, newest: Claim) -> bool:
     """Whether the job waits to be started again after the claim."""
-    same = newest.slurm_job_id == job.id and newest.restart_count < job.restarts
-    return same and PHASES.get(job.state) == "waiting"
+    return _is_of_before(job, newest) and PHASES.get(job.state) == "waiting"
 
 
-def _close_attempt(row: JobRow, ended_at: datetime) -> None:
-    if row.attempts and row.attempts[-1].ended_at is None:
-        row.attempts[-1].ended_at = ended_at
+def _is_of_before(job: SlurmJob, claim: Claim) -> bool:
+    """Whether the job has been put back into the queue since the claim."""
+    return claim.slurm_job_id == job.id and claim.restart_count < job.restarts
+
+
+def _close(row: JobRow, attempt: AttemptRow, latest: datetime | None) -> None:
+    """Ends an attempt that has no exit record: when its ranks were heard of last, where that is known to be its.
+
+    Its node may have failed long before the next attempt began, which is the ``latest`` that it can have lived.
+    """
+    if attempt.ended_at is not None:
+        return
+    heard = row.heard_at
+    its = heard is not None and latest is not None and (attempt.started_at or heard) <= heard <= latest
+    attempt.ended_at = heard if its else latest

@@ -25,6 +25,7 @@ from lockstep_service.dispatch.observe import (
     apply_absence,
     apply_silence,
     apply_slurm,
+    close_last,
     is_another,
     nodes_it_had,
     read_files,
@@ -80,6 +81,7 @@ def pass_on_cancels(app: Application) -> None:
                 # Nobody can say how it ended, and its owner gives it up.
                 row.phase, row.reason = "ended badly", GIVEN_UP + _now_called(app, seen.slurm_job_id)
                 row.ended_at = row.ended_seen_at = now()
+                close_last(row, row.ended_at)
             if row is not None:
                 repository.changed(session, row)
     app.watch.cancelling.went_well(time.monotonic())  # which each job's timeline tells

@@ -55,8 +55,13 @@ class Attempt(Wire):
     nodes: list[str]
     ranks: int
     started_at: Time | None
-    ended_at: Time | None
-    exit_code: int | None = Field(description="The training's exit code; null while it runs, or when a signal ended it")
+    ended_at: Time | None = Field(
+        description="null while it runs. Without an exit record: when its ranks were heard of last, where that is "
+        "known, else at the latest when it was over"
+    )
+    exit_code: int | None = Field(
+        description="The training's exit code; null while it runs, when a signal ended it, and without an exit record"
+    )
     exit_signal: int | None
     message: str | None = Field(description="One plain sentence where there is something to say")
 

@@ -17,6 +17,8 @@ from lockstep_service.dispatch.ingest import unfinished
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.jobs import repository
+from lockstep_service.tables import AttemptRow
+from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import SlurmJob, SlurmNode
 from lockstep_slurm.job.identity import slurm_name
 from lockstep_slurm.job.rundir import Claim, as_json, begin_start, claim_file
@@ -76,9 +78,15 @@ class TestReconcile:
         vanish(app, job)
         reconcile(app)
         assert row(app, job).phase == "unknown"
+        with app.database.writing() as session:
+            held = repository.lock(session, job["id"])
+            assert held is not None
+            held.attempts.append(AttemptRow(number=1, ranks=1, nodes=["h2"], started_at=now()))
         api.post(f"/api/v1/jobs/{job['id']}/cancel").raise_for_status()
         pass_on_cancels(app)
-        assert row(app, job).phase == "ended badly"
+        found = row(app, job)
+        assert found.phase == "ended badly"
+        assert [attempt.ended_at for attempt in found.attempts] == [found.ended_at], "no clock of it runs on"
         unfinished(app, everything=False)
         until(lambda: not unfinished(app, everything=False))
 

@@ -5,10 +5,10 @@ import { duration, elapsed } from "../format/times";
 import { RelativeTime } from "../ui/RelativeTime";
 import { useNow } from "../ui/useNow";
 
-function ending(attempt: Attempt): string {
+function ending(attempt: Attempt, over: boolean): string {
   if (attempt.exit_signal != null) return `signal ${attempt.exit_signal}`;
   if (attempt.exit_code != null) return `exit code ${attempt.exit_code}`;
-  return attempt.ended_at ? "no exit record" : UNKNOWN;
+  return over ? "no exit record" : UNKNOWN;
 }
 
 /** With which step it began, and why there; empty before it has done one. */
@@ -45,8 +45,10 @@ export function AttemptsTab({ attempts, begun }: Props) {
           </tr>
         </thead>
         <tbody>
-          {attempts.map((attempt) => {
-            const lasted = elapsed(attempt.started_at, attempt.ended_at, now);
+          {attempts.map((attempt, index) => {
+            // One that a later one has followed is over, whether or not anything is known of its end.
+            const over = attempt.ended_at !== null || index < attempts.length - 1;
+            const lasted = over && attempt.ended_at === null ? null : elapsed(attempt.started_at, attempt.ended_at, now);
             return (
               <tr key={attempt.number} data-testid="attempt-row">
                 <td className="right num">{attempt.number}</td>
@@ -62,7 +64,7 @@ export function AttemptsTab({ attempts, begun }: Props) {
                 <td>{beginning(begun.find((one) => one.attempt === attempt.number))}</td>
                 <td className="right num">{lasted === null ? UNKNOWN : duration(lasted)}</td>
                 <td>
-                  {ending(attempt)}
+                  {ending(attempt, over)}
                   {attempt.message && <span className="reason">{attempt.message}</span>}
                 </td>
               </tr>

@@ -11,7 +11,9 @@ import { remaining } from "./remaining";
 export function KeyFigures({ job, metrics }: { job: JobWithSpec; metrics: Metrics | undefined }) {
   const now = useNow();
   const { last } = job;
-  const ran = elapsed(job.started_at, isOver(job.phase) ? (job.ended_at ?? last.time) : null, now);
+  // A job that was put back into the queue still has its last start, and does not run.
+  const ticks = job.phase === "running";
+  const ran = ticks || isOver(job.phase) ? elapsed(job.started_at, ticks ? null : (job.ended_at ?? last.time), now) : null;
   const left = job.phase === "running" && metrics ? remaining(metrics.series, last.steps ?? null) : null;
   return (
     <section className="figures panel" aria-label="Key figures">
