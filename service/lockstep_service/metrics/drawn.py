@@ -6,15 +6,16 @@ last: an attempt's points end where a later attempt began.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lockstep_service.metrics.curve import Curve
 from lockstep_service.metrics.rank import Attempt
 from lockstep_service.metrics.record import number
 from lockstep_service.metrics.schemas import AttemptBegun, Series, SeriesPart
-from lockstep_service.metrics.thinning import thin
+from lockstep_service.metrics.thinning import cut, means, thin
 
 Kind = Literal["step", "evaluation", "usage"]
 # An evaluation's values that share a name with a step's are told apart by this.
@@ -100,26 +101,65 @@ def _shown(curve: Curve, over: frozenset[int]) -> Sequence[int]:
 
 def _series(pieces: Sequence[_Piece], points: int) -> Series:
     """One series of the points of ``pieces``, which are of one figure and follow each other."""
-    every = [(curve, at) for curve, shown in pieces for at in shown]
-    low = [_known(curve.lows[at]) for curve, at in every]
-    high = [_known(curve.highs[at]) for curve, at in every]
-    kept = thin([_known(curve.totals[at]) for curve, at in every], low, high, points)
+    total = _known(_all(pieces, "totals"))
+    low, high = _known(_all(pieces, "lows")), _known(_all(pieces, "highs"))
+    kept = thin(total, low, high, points)
     newest = pieces[-1].curve
     aggregate = _aggregate(newest)
-    drawn = [every[i] for i in kept]
+    whole = len(kept) == len(total)
+    bounds = range(len(total) + 1) if whole else cut(len(total), points, gaps=None in total)
+    mean, weight = (None, None) if whole and _every_step(pieces) else _means(pieces, aggregate, kept, bounds)
+    steps, times, counts, told = (_all(pieces, name) for name in ("steps", "times", "counts", "told"))
     return Series(
         name=series_name(newest),
         attempt=newest.attempt,
         aggregate=aggregate,
         kind=kind_of(newest),
-        step=[curve.steps[at] for curve, at in drawn],
-        time=[curve.times[at] for curve, at in drawn],
-        value=[_value(curve, at, aggregate) for curve, at in drawn],
+        step=[steps[i] for i in kept],
+        time=[times[i] for i in kept],
+        value=[_value(total[i], counts[i], told[i], aggregate) for i in kept],
         min=[low[i] for i in kept],
         max=[high[i] for i in kept],
+        mean=mean,
+        weight=weight,
         ranks=len(newest.ranks),
         parts=_parts(pieces, kept),
     )
+
+
+def _every_step(pieces: Sequence[_Piece]) -> bool:
+    """Whether each point stands for itself alone."""
+    return all(curve.settled is None for curve, _ in pieces)
+
+
+def _means(
+    pieces: Sequence[_Piece], aggregate: Literal["mean", "sum"], kept: Sequence[int], bounds: Sequence[int]
+) -> tuple[list[float | None], list[float]]:
+    """Of each point that was ``kept`` the mean over all steps that it stands for, and of how many steps."""
+    sums: list[float] = []
+    steps: list[float] = []
+    for curve, shown in pieces:
+        found, counts = (_at(column, shown) for column in curve.means())
+        ranks = len(curve.ranks)
+        # A step's value is the sum over its ranks, or their mean.
+        sums += found if ranks == 1 or aggregate == "sum" else [value / ranks for value in found]
+        steps += counts if ranks == 1 else [count / ranks for count in counts]
+    if math.isnan(sum(sums)):
+        steps = [0 if math.isnan(value) else count for value, count in zip(sums, steps, strict=True)]
+        sums = [0.0 if math.isnan(value) else value for value in sums]
+    found_means, weights = means(sums, steps, kept, bounds)
+    return [number(mean) for mean in found_means], weights
+
+
+def _all(pieces: Sequence[_Piece], name: str) -> Sequence[Any]:
+    """This column of all points, one piece after another."""
+    if len(pieces) == 1:
+        return _at(getattr(pieces[0].curve, name), pieces[0].shown)
+    return [value for curve, shown in pieces for value in _at(getattr(curve, name), shown)]
+
+
+def _at(column: Sequence[float], shown: Sequence[int]) -> Sequence[float]:
+    return column[shown.start : shown.stop] if isinstance(shown, range) else [column[i] for i in shown]
 
 
 def _parts(pieces: Sequence[_Piece], kept: Sequence[int]) -> list[SeriesPart]:
@@ -153,10 +193,12 @@ def _aggregate(curve: Curve) -> Literal["mean", "sum"]:
     return "sum" if series_name(curve) in _SUMMED else "mean"
 
 
-def _known(value: float) -> float | None:
-    return value if value == value else None  # noqa: PLR0124 - not NaN
+def _known(values: Sequence[float]) -> list[float | None]:
+    return [value if value == value else None for value in values]  # noqa: PLR0124 - not NaN
 
 
-def _value(curve: Curve, at: int, aggregate: Literal["mean", "sum"]) -> float | None:
-    mean = curve.totals[at] / curve.counts[at]
-    return number(mean * curve.told[at] if aggregate == "sum" else mean)
+def _value(total: float | None, count: int, told: int, aggregate: Literal["mean", "sum"]) -> float | None:
+    if total is None:
+        return None
+    mean = total / count
+    return number(mean * told if aggregate == "sum" else mean)

@@ -248,7 +248,8 @@ class Figures:
     @property
     def weight(self) -> int:
         """About how many numbers are held in memory."""
-        return 7 * sum(len(curve) for curve in self.curves) + 200 * len(self.ranks)
+        numbers = sum(7 * len(curve) + 2 * len(curve.sums) for curve in self.curves)
+        return numbers + 200 * len(self.ranks)
 
     @property
     def to_store(self) -> bool:

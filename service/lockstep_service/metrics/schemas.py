@@ -11,7 +11,7 @@ from lockstep_service.wire import Wire
 _SERIES: dict[str, Any] = {
     "name": "loss", "attempt": 1, "aggregate": "mean", "kind": "step", "step": [1, 2],
     "time": [1764000000.1, 1764000000.4],
-    "value": [2.31, 2.12], "min": [2.30, 2.10], "max": [2.32, 2.14], "ranks": 2,
+    "value": [2.31, 2.12], "min": [2.30, 2.10], "max": [2.32, 2.14], "mean": None, "weight": None, "ranks": 2,
     "parts": [{"attempt": 1, "first": 0, "ranks": 2}],
 }  # fmt: skip
 _BEGUN: dict[str, Any] = {"attempt": 2, "step": 601, "resumed_from": 600, "done_again": 12}
@@ -71,6 +71,15 @@ class Series(Wire):
     value: list[float | None] = Field(description="null where a rank reported NaN or an infinity")
     min: list[float | None] = Field(description="Smallest over the ranks")
     max: list[float | None] = Field(description="Largest over the ranks")
+    mean: list[float | None] | None = Field(
+        description="Where not every step has a point, as `value` has the lowest and the highest of each "
+        "neighbourhood: the mean of `value` over all steps of it, null where that is not known. "
+        "Without a list, each point is a step and stands for itself"
+    )
+    weight: list[float] | None = Field(
+        description="With `mean`: of how many steps; the points of a neighbourhood have equal parts of them, so that "
+        "means over points, so weighted, are means over steps"
+    )
     ranks: int = Field(description="How many ranks a point stands for, in `attempt`")
     parts: list[SeriesPart] = Field(description="By attempt; none for one that has no point")
 

@@ -18,6 +18,8 @@ function series(name: string, attempt: number, steps: number[], more: Partial<Me
     value: steps.map((step) => step * 10),
     min: steps.map((step) => step * 10 - 1),
     max: steps.map((step) => step * 10 + 1),
+    mean: null,
+    weight: null,
     ranks: 2,
     parts: [{ attempt, first: 0, ranks: more.ranks ?? 2 }],
     ...more,
@@ -178,5 +180,34 @@ describe("the running mean", () => {
 
   it("is not drawn over a few points", () => {
     expect(runningMean(wave.slice(0, 20))).toBeNull();
+  });
+
+  describe("of a curve that has only its lowest and highest points", () => {
+    const steps = wave.map((_, index) => index + 1);
+    const extremes = { ranks: 1, value: wave.map((_, index) => (index % 2 === 0 ? 20 : 100)) };
+    const trendOf = (more: Partial<MetricSeries>) => {
+      const one = series("samples_per_s", 1, steps, { ...extremes, ...more });
+      const table = makeTable([one], THROUGHPUT.curves, makeAxis([one], "step"));
+      const column = table.columns.findIndex(({ part }) => part === "trend");
+      return column < 0 ? null : Array.from(table.data[column + 1] ?? []);
+    };
+
+    it("follows the means over all steps, and not the points", () => {
+      const trend = trendOf({ mean: wave.map(() => 93), weight: wave.map(() => 6) });
+      expect(trend).toHaveLength(wave.length);
+      for (const value of trend ?? []) expect(value).toBeCloseTo(93);
+    });
+
+    it("counts each by how many steps it is over", () => {
+      const trend = trendOf({ mean: wave.map((_, index) => (index % 2 === 0 ? 20 : 100)), weight: wave.map((_, index) => (index % 2 === 0 ? 1 : 11)) });
+      expect(trend?.[100]).toBeGreaterThan(90);
+    });
+
+    it("is left out where the means are not known", () => {
+      expect(trendOf({ mean: wave.map(() => null), weight: wave.map(() => 0) })).toBeNull();
+      const trend = trendOf({ mean: wave.map((_, index) => (index < 100 ? null : 93)), weight: wave.map((_, index) => (index < 100 ? 0 : 6)) });
+      expect(trend?.slice(0, 100).every((value) => value === null)).toBe(true);
+      for (const value of trend?.slice(100) ?? []) expect(value).toBeCloseTo(93);
+    });
   });
 });

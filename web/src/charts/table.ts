@@ -73,7 +73,8 @@ export function makeTable(series: readonly MetricSeries[], curves: readonly Curv
         banded = true;
         columns.push({ curve, attempt, part: "min" }, { curve, attempt, part: "max" });
       }
-      const trend = curve.smooth ? runningMean(one.value) : null;
+      const means = one.mean && one.weight ? { mean: one.mean, weight: one.weight } : null;
+      const trend = curve.smooth ? runningMean(one.value, means) : null;
       if (trend) columns.push({ curve, attempt, part: "trend" });
       tables.push(ordered(xs, [one.value, ...(band ? [band.min, band.max] : []), ...(trend ? [trend] : [])]));
       points += one.step.length;

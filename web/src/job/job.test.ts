@@ -54,7 +54,7 @@ describe("the time that is left", () => {
     const step = Array.from({ length: 10 }, (_, index) => from + index);
     const none = step.map(() => null);
     const time = step.map((_, index) => index * pace);
-    return { name: "loss", attempt, aggregate: "mean", kind: "step", step, time, value: none, min: none, max: none, ranks: 1, parts: [{ attempt, first: 0, ranks: 1 }] };
+    return { name: "loss", attempt, aggregate: "mean", kind: "step", step, time, value: none, min: none, max: none, mean: null, weight: null, ranks: 1, parts: [{ attempt, first: 0, ranks: 1 }] };
   };
 
   it("follows the pace of the newest attempt", () => {
