@@ -9,15 +9,15 @@ import pytest
 from lockstep_slurm.client.jobcomp import Completions
 
 LINE = (
-    "JobId={id} UserId=ada(1000) GroupId=ada(1000) Name={name} JobState={state} Partition=main TimeLimit=5 "
+    "JobId={id} UserId=ada(1000) GroupId={group} Name={name} JobState={state} Partition=main TimeLimit=5 "
     "StartTime=2026-11-23T06:33:18 EndTime=2026-11-23T06:33:19 NodeList=node2 NodeCnt=1 ProcCnt=1 WorkDir=/tmp "
     "ReservationName= Tres=cpu=1 Account= QOS= WcKey= Cluster=unknown "
     "SubmitTime=2026-11-23T06:33:17 EligibleTime=2026-11-23T06:33:17 DerivedExitCode=0:0 ExitCode=0:0 \n"
 )
 
 
-def line(number: int, name: str = "digits", state: str = "COMPLETED") -> str:
-    return LINE.format(id=number, name=f"{name}.{number}", state=state)
+def line(number: int, name: str = "digits", state: str = "COMPLETED", group: str = "ada(1000)") -> str:
+    return LINE.format(id=number, name=f"{name}.{number}", state=state, group=group)
 
 
 @pytest.fixture
@@ -76,6 +76,17 @@ class TestCompletions:
         append(file, line(4).replace("ada(1000)", "bob(2000)") + line(5, "a JobState=FAILED b"))
         assert completions.by_id([4]) == []
         assert [job.id for job in completions.by_name(["a JobState=FAILED b.5"])] == [5]
+
+    @pytest.mark.parametrize("group", ["domain users(10513)", "us (old) ers(7)", "(null)(7)"])
+    def test_blanks_in_a_groups_name_are_not_the_names_begin(
+        self, file: Path, completions: Completions, group: str
+    ) -> None:
+        append(file, line(4, group=group) + line(5, "x (7) Name=digits", group=group))
+        assert ids(completions, 4) == [4]
+        # A name that looks like the end of a group is a name to its end.
+        assert completions.by_name(["digits.5"]) == []
+        assert [job.id for job in completions.by_name(["x (7) Name=digits.5"])] == [5]
+        assert [job.id for job in completions.by_id([5])] == [5]
 
     def test_another_file_in_its_place_is_read_from_its_beginning(self, file: Path, completions: Completions) -> None:
         assert ids(completions, 3) == [3]

@@ -14,11 +14,12 @@ from lockstep_slurm.client import values
 from lockstep_slurm.client.protocol import SlurmJob
 
 # One line per end of a job (22.05): a requeue leaves one too, with the state PENDING. The keys follow each other in
-# this order, and only the name is a person's text; it may hold blanks.
+# this order, and only the name is a person's text; it may hold blanks. So may a group's name ("domain users"), but no
+# "=", so that what a job is called is never read as its group.
 _LINE = re.compile(
-    r"^JobId=(?P<id>\d+) UserId=(?P<user>[^ (]*)\((?P<uid>\d+)\) GroupId=\S* Name=(?P<name>.*?) JobState=(?P<state>\S+)"
-    r" Partition=\S* TimeLimit=\S* StartTime=(?P<started>\S*) EndTime=(?P<ended>\S*) NodeList=(?P<nodes>\S*) NodeCnt=.*"
-    r" SubmitTime=(?P<submitted>\S*) .*\bExitCode=(?P<exit>\d+:\d+)\s*$"
+    r"^JobId=(?P<id>\d+) UserId=(?P<user>[^ (]*)\((?P<uid>\d+)\) GroupId=[^=]*\(\d+\) Name=(?P<name>.*?)"
+    r" JobState=(?P<state>\S+) Partition=\S* TimeLimit=\S* StartTime=(?P<started>\S*) EndTime=(?P<ended>\S*)"
+    r" NodeList=(?P<nodes>\S*) NodeCnt=.* SubmitTime=(?P<submitted>\S*) .*\bExitCode=(?P<exit>\d+:\d+)\s*$"
 )
 
 
