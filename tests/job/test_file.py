@@ -66,6 +66,17 @@ def test_every_example_is_a_valid_spec() -> None:
         (GOOD + "[placement]\ncpus_per_rank = 2\ncommunication_cpus = 2\n", "placement", "no CPU would be left"),
         (GOOD + "[placement]\ncommunication_cpus = -1\n", "placement.communication_cpus", 'neither "auto" nor'),
         (GOOD + "[resources]\ntime = 30\n", "resources.time", 'put it in quotes: "30"'),
+        (
+            GOOD + "[resources]\ntime = 12:00:00\n",
+            "resources.time",
+            'is the time 12:00:00, but has to be text; put it in quotes: "12:00:00"',
+        ),
+        (
+            GOOD + "[resources]\nbegin = 2026-12-01 08:00:00\n",
+            "resources.begin",
+            'but has to be text; put it in quotes: "2026-12-01T08:00:00"',
+        ),
+        (GOOD + "[resources]\nnodes = 2026-12-01\n", "resources.nodes", "is the date 2026-12-01, but has to be"),
         ('[training]\nscript = "~nobody.here/train.py"\n', "training.script", "give the whole path"),
         (
             GOOD + '[environment.container]\nimage = "docker://a/b"\n',
@@ -150,6 +161,25 @@ def test_settings_go_over_the_file(tmp_path: Path) -> None:
     }
     assert "is a value in the file" in problems_of(tmp_path, GOOD, "training.model.x=1")["training.model.x"]
     assert "resources.nodes" in problems_of(tmp_path, GOOD, "resources.nodes=many")
+
+
+def test_what_looks_like_a_date_a_time_or_no_number_is_text(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(GOOD)
+    settings = [
+        "resources.time=12:00:00",
+        "resources.begin= 2026-12-01T08:00:00",
+        "name=2026-12-01",
+        "environment.modules=[12:00:00, 2026-12-01T08:00:00, nan]",
+        "environment.variables={LIMIT = -inf, AT = 08:00:00}",
+    ]
+    spec = read(file, settings)
+    assert (spec.resources.time, spec.resources.begin, spec.name) == ("12:00:00", "2026-12-01T08:00:00", "2026-12-01")
+    assert spec.environment.modules == ["12:00:00", "2026-12-01T08:00:00", "nan"]
+    assert spec.environment.variables == {"LIMIT": "-inf", "AT": "08:00:00"}
+    sent = json.dumps(changes([*settings, "training.learning_rate=nan"]), allow_nan=False)
+    assert json.loads(sent)["resources"]["time"] == "12:00:00"
+    assert "is 'nan'" in problems_of(tmp_path, GOOD, "training.learning_rate=nan")["training.learning_rate"]
 
 
 def test_relative_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ class TestRead:
         arrays = read(file, [], ['environment.modules=["a/1"],["a/2", "b/1"]'])
         assert [spec.environment.modules for spec in arrays] == [["a/1"], ["a/2", "b/1"]]
 
+    def test_times_and_dates_are_text(self, file: Path) -> None:
+        specs = read(file, [], ["resources.time=12:00:00,18:30:00", "resources.begin=2026-12-01T08:00:00"])
+        assert [spec.resources.time for spec in specs] == ["12:00:00", "18:30:00"]
+        assert {spec.resources.begin for spec in specs} == {"2026-12-01T08:00:00"}
+        json.dumps([spec.model_dump() for spec in specs])
+
     def test_names_that_their_values_do_not_make_are_numbered(self, file: Path) -> None:
         many = read(file, [], ["training.epochs=" + ",".join(map(str, range(1, 11))), "environment.modules=['a/1']"])
         assert [many[0].name, many[9].name] == ["digits-01", "digits-10"]

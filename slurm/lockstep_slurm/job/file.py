@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,12 +136,32 @@ def _put(document: dict[str, Any], setting: str) -> None:
 
 
 def value(text: str) -> object:
-    """The TOML value that ``text`` is; a bare word is meant as text: ``--set name=trial``."""
+    """The TOML value that ``text`` is, as far as a spec can have it; anything else is meant as text: ``name=trial``."""
     try:
         found: object = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-    return found
+    return text.strip() if _is_meant_as_text(found) else as_text(found)
+
+
+def as_text(found: object) -> object:
+    """``found``, with what of TOML's no key of a spec takes, and JSON cannot say, as the text that it was written as.
+
+    That are dates and times, which ``resources.time=12:00:00`` looks like, and numbers that are none.
+    """
+    if isinstance(found, list):
+        return [as_text(one) for one in found]
+    if isinstance(found, dict):
+        return {key: as_text(one) for key, one in found.items()}
+    if isinstance(found, dt.date | dt.time):  # a datetime is a date
+        return found.isoformat()
+    return str(found) if _is_meant_as_text(found) else found
+
+
+def _is_meant_as_text(found: object) -> bool:
+    if isinstance(found, float):
+        return not math.isfinite(found)
+    return isinstance(found, dt.date | dt.time)
 
 
 def put(document: dict[str, Any], key: str, value: object, option: str) -> None:

@@ -80,7 +80,7 @@ def _values(text: str) -> list[object]:
         found: list[object] = tomllib.loads(f"value = [{text}]")["value"]
     except tomllib.TOMLDecodeError:
         return [spec_file.value(part.strip()) for part in text.split(",")]  # bare words are meant as text
-    return found
+    return [spec_file.as_text(one) for one in found]
 
 
 def _spec(document: Mapping[str, Any], file: Path, said: Mapping[str, object]) -> JobSpec:

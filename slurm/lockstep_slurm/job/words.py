@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
@@ -55,8 +56,8 @@ def sentence(found: Mapping[str, Any], location: Sequence[int | str], of: type[B
         case "string_pattern_mismatch":
             pattern = str(context["pattern"])
             return f"is {value}, but has to be {forms.WORDS.get(pattern, f'of the form {pattern}')}"
-        case "string_type" if isinstance(found.get("input"), int | float):
-            return f'is {value}, but has to be text; put it in quotes: "{found["input"]}"'
+        case "string_type" if isinstance(given := found.get("input"), int | float | dt.date | dt.time):
+            return f'is {value}, but has to be text; put it in quotes: "{_written(given)}"'
         case "value_error":
             return str(found["msg"]).removeprefix("Value error, ")
         case kind if (name := kind.partition("_")[0]) in _KINDS and kind.endswith(_MISTYPED):
@@ -110,6 +111,12 @@ def _meant(key: str, known: Sequence[str], of: type[BaseModel]) -> str | None:
     return None
 
 
+def _written(value: object) -> str:
+    """A number, a date or a time as a file has it; a person may have left out the ``T`` between the last two."""
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    kind = "the date" if isinstance(value, dt.date) else "the time" if isinstance(value, dt.time) else ""
+    text = f"{kind} {_written(value)}" if kind else repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
