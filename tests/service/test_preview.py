@@ -116,6 +116,23 @@ class TestPreviewJob:
             assert refused.status_code == wanted.status_code == 422
             assert refused.json() == wanted.json()
 
+    def test_a_default_time_limit_that_ends_before_the_signal_is_refused_before_anything_is_stored(
+        self, api: TestClient, app: Application, spec: Json
+    ) -> None:
+        """Stored, no answer could have its spec, and Slurm would have the job told to stop again and again."""
+        app.site = app.site.model_validate({"partitions": {"debug": {"defaults": {"time": "30"}}}})
+        wanted = spec | {"resources": {"partition": "debug"}, "checkpoint": {"signal_seconds": 1800}}
+        for url in (URL, "/api/v1/jobs"):
+            answer = api.post(url, json=wanted)
+            assert answer.status_code == 422
+            (problem,) = answer.json()["errors"]
+            assert problem["where"] == "resources.time"
+            assert (
+                "is 30 (1800 s), the default of partition 'debug', and checkpoint.signal_seconds is 1800"
+                in (problem["message"])
+            )
+        assert api.get("/api/v1/jobs").json()["items"] == []
+
     def test_what_the_site_fills_in_is_shown_as_such(self, api: TestClient, app: Application, spec: Json) -> None:
         app.site = app.site.model_validate({"defaults": {"time": "30"}})
         found = preview(api, spec)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from lockstep_slurm.job.file import SpecError
 from lockstep_slurm.job.spec import JobSpec
+from lockstep_slurm.placement import PlacementError, Topology, from_slurm, plan, request_of
 from lockstep_slurm.site import file as site_file
 from lockstep_slurm.site.file import SiteError, find, read
 from lockstep_slurm.site.model import Site
@@ -60,6 +61,10 @@ class TestFill:
             ({"ranks_per_node": 2}, True, 2),
             ({"ranks_per_node": 72}, True, "auto"),
             ({"cpus_per_rank": 8, "communication_cpus": 0}, False, 0),
+            ({"cpus_per_rank": 4, "loader_cpus": 2}, False, "auto"),
+            ({"cpus_per_rank": 5, "loader_cpus": 2}, False, 2),
+            ({"cpus_per_rank": 8, "policy": "sibling"}, False, "auto"),
+            ({"cpus_per_rank": 8, "policy": "none"}, False, "auto"),
         ],
     )
     def test_communication_cpus_are_the_partitions_where_ranks_have_more(
@@ -71,6 +76,38 @@ class TestFill:
     def test_what_is_filled_in_is_a_valid_spec_again(self) -> None:
         found = fill(spec_of(placement={"cpus_per_rank": 3}), EXAMPLE)
         assert JobSpec.model_validate_json(found.model_dump_json()) == found
+
+    @given(
+        wanted=st.integers(0, 6),
+        threads=st.sampled_from([1, 2]),
+        placement=st.fixed_dictionaries(
+            {
+                "cpus_per_rank": st.integers(1, 16),
+                "ranks_per_node": st.integers(1, 2),
+                "loader_cpus": st.integers(0, 8),
+                "smt": st.booleans(),
+                "policy": st.sampled_from(["last", "first", "sibling", "nic", "none"]),
+            }
+        ),
+    )
+    def test_a_job_that_could_be_placed_still_can_be(
+        self, wanted: int, threads: int, placement: dict[str, Any]
+    ) -> None:
+        said = spec_of(placement=placement, resources={"partition": "p"})
+        node = from_slurm({"name": "n1", "sockets": 1, "cores": 32, "threads": threads, "real_memory": 1000})
+        cores = -(-placement["cpus_per_rank"] // threads) * placement["ranks_per_node"]
+        granted = node.cpus[: cores * threads]  # Slurm gives whole cores to each rank
+        assume(is_placed(said, node, granted))
+        site = Site.model_validate({"partitions": {"p": {"communication_cpus": wanted}}})
+        assert is_placed(fill(said, site), node, granted)
+
+
+def is_placed(spec: JobSpec, node: Topology, granted: tuple[int, ...]) -> bool:
+    try:
+        plan(node, granted, request_of(spec.model_dump(mode="json"), ranks=spec.placement.ranks_per_node))
+    except PlacementError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -95,6 +132,28 @@ def test_what_is_not_allowed_is_refused_with_what_is(sections: dict[str, Any], w
     assert words in sentence
     section, key = where.split(".")
     assert value == sections[section][key]
+
+
+@pytest.mark.parametrize(
+    ("site", "whose"),
+    [
+        ({"defaults": {"time": "30"}}, "the site's default"),
+        ({"defaults": {"time": "30"}, "partitions": {"debug": {}}}, "the site's default"),
+        (
+            {"defaults": {"partition": "debug"}, "partitions": {"debug": {"defaults": {"time": "30"}}}},
+            "the default of partition 'debug'",
+        ),
+    ],
+)
+def test_a_default_time_limit_that_ends_before_the_signal_is_refused(site: dict[str, Any], whose: str) -> None:
+    it, said = Site.model_validate(site), spec_of(checkpoint={"signal_seconds": 1800})
+    ((place, sentence, value),) = refusals(fill(said, it), it)
+    assert (place, value) == ("resources.time", "30")
+    assert f"is 30 (1800 s), {whose}, and checkpoint.signal_seconds is 1800: " in sentence
+    assert "ask for more than 1860 s" in sentence
+    assert refusals(fill(spec_of(checkpoint={}), it), it) == []
+    longer = spec_of(checkpoint={"signal_seconds": 1800}, resources={"time": "40"})
+    assert refusals(fill(longer, it), it) == []
 
 
 def test_a_default_that_a_partition_does_not_allow_is_not_filled_in() -> None:

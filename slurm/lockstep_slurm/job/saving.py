@@ -68,12 +68,16 @@ def seconds_of(limit: str) -> int:
     return parts[0] * 60 + sum(parts[1:])
 
 
-def too_short(limit: str, signal_seconds: int) -> str | None:
-    """Why a job of this limit would be told to stop before it has come to anything; None: it would not."""
+def too_short(limit: str, signal_seconds: int, whose: str = "") -> str | None:
+    """Why a job of this limit would be told to stop before it has come to anything; None: it would not.
+
+    A sentence without its subject, resources.time; ``whose`` tells where a limit comes from that no spec says.
+    """
     seconds = seconds_of(limit)
     if seconds == 0 or seconds > signal_seconds + 2 * _MARGIN:
         return None
     return (
-        f"resources.time is {limit} ({seconds} s), and checkpoint.signal_seconds is {signal_seconds}: the job would be "
-        f"told to stop as soon as it starts; ask for more than {signal_seconds + 2 * _MARGIN} s, or for a later signal"
+        f"is {limit} ({seconds} s){whose and f', {whose}'}, and checkpoint.signal_seconds is {signal_seconds}: the job "
+        f"would be told to stop as soon as it starts; ask for more than {signal_seconds + 2 * _MARGIN} s, or for a "
+        "later signal"
     )

@@ -278,7 +278,7 @@ class JobSpec(Section):
         if limit is not None and self.checkpoint is not None:
             problem = too_short(limit, self.checkpoint.signal_seconds)
             if problem is not None:
-                raise ValueError(problem)
+                raise ValueError(f"resources.time {problem}")
         return self
 
     @model_validator(mode="after")

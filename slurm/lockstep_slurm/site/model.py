@@ -119,7 +119,8 @@ class Partition(Section):
         None,
         ge=0,
         le=64,
-        description="CPUs of each rank kept for communication threads where a spec says auto and a rank has more",
+        description="CPUs of each rank kept for communication threads where a spec says auto and a rank has more, "
+        "beside its loader CPUs; not with the policies sibling and none",
     )
     defaults: PartitionDefaults = Field(
         default_factory=lambda: PartitionDefaults.model_validate({}), description="What a spec may leave out"

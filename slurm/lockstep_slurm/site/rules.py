@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lockstep_slurm.job.saving import too_short
 from lockstep_slurm.job.script import ScriptSite
 from lockstep_slurm.job.spec import JobSpec
 from lockstep_slurm.site.model import NodeType, Partition, Site
@@ -43,15 +44,21 @@ def filled(said: JobSpec, effective: JobSpec) -> list[str]:
 
 
 def refusals(spec: JobSpec, site: Site) -> list[tuple[str, str, object]]:
-    """What of a filled ``spec`` the site does not allow: (dotted place, sentence that names what is, value)."""
+    """What of a filled ``spec`` the site does not allow: (dotted place, sentence that names what is, value).
+
+    Also what does not go together with what the site filled in: to that nobody has put the spec's own checks.
+    """
+    found = list(_defaults(spec, site))
     name = spec.resources.partition
     if name is None or not site.partitions:
-        return []
+        return found
     if name not in site.partitions:
         offered = ", ".join(sorted(site.partitions))
-        return [("resources.partition", f"is {name!r}, which this site does not offer; it has {offered}", name)]
+        said = f"is {name!r}, which this site does not offer; it has {offered}"
+        return [*found, ("resources.partition", said, name)]
     partition = site.partitions[name]
-    return [*_words(spec, name, partition), *_amounts(spec, name, partition), *_nodes(spec, name, site, partition)]
+    found += [*_words(spec, name, partition), *_amounts(spec, name, partition), *_nodes(spec, name, site, partition)]
+    return found
 
 
 def script_site(site: Site, *, python: str, runs: str, library: str | None) -> ScriptSite:
@@ -82,15 +89,30 @@ def _allowed_default(site: Site, partition: Partition | None, key: str) -> str |
 
 
 def _leaves_one_to_compute(spec: JobSpec, site: Site, partition: Partition) -> bool:
-    """Whether the partition's communication CPUs are to be used: where ranks are known to have more than those."""
+    """Whether the partition's communication CPUs are to be used: where ranks are known to have more than those.
+
+    Not with the policies by which no core is given up: with ``none`` the number says nothing, and with ``sibling`` it
+    is of idle hardware threads, of which a rank may have fewer.
+    """
     wanted, placement = partition.communication_cpus, spec.placement
-    if wanted is None or placement.communication_cpus != "auto":
+    if wanted is None or placement.communication_cpus != "auto" or placement.policy in ("sibling", "none"):
         return False
     each = placement.cpus_per_rank
     kinds = _kinds(site, partition)
     if each is None and spec.resources.exclusive and kinds:
         each = min(kind.cpus for kind in kinds.values()) // placement.ranks_per_node
-    return (each or 1) > wanted
+    return (each or 1) > wanted + placement.loader_cpus
+
+
+def _defaults(spec: JobSpec, site: Site) -> Iterator[tuple[str, str, object]]:
+    """What a spec that its own checks have passed cannot do with the site's defaults."""
+    limit, saved, name = spec.resources.time, spec.checkpoint, spec.resources.partition
+    if limit is None or saved is None:
+        return
+    own = site.partitions[name].defaults.time if name in site.partitions else None
+    whose = f"the default of partition {name!r}" if limit == own else "the site's default"
+    if (problem := too_short(limit, saved.signal_seconds, whose)) is not None:
+        yield "resources.time", problem, limit
 
 
 def _words(spec: JobSpec, name: str, partition: Partition) -> Iterator[tuple[str, str, object]]:
