@@ -207,6 +207,32 @@ def test_a_set_up_may_do_what_it_likes_to_the_shell(dumping_python: Path, tmp_pa
         assert environment.items() >= (variables | {"FROM_SETUP": "1"}).items()
 
 
+@pytest.mark.parametrize("saves", [False, True])
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_log_that_cannot_be_written_changes_nothing_of_how_the_training_ends(
+    code: int, saves: bool, tmp_path: Path
+) -> None:
+    for name in ("logs", "claims", "exit"):
+        (tmp_path / name).mkdir()
+    for name, text in {
+        "python": f'[[ $2 == *import\\ lockstep* ]] || {{ cat > /dev/null; echo "{tmp_path}"; }}',
+        "srun": f'echo SIGUSR1 > "{tmp_path}/exit/stopped-7-0.txt"; echo trained; exit {code}',
+        "scontrol": f'touch "{tmp_path}/asked-$1"',
+        "tee": 'cat; echo "tee: no space left on device" >&2; exit 1',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = tmp_path / "job.sbatch"
+    spec = spec_of(**({"checkpoint": {}} if saves else {}))
+    script.write_text(render(spec, ScriptSite(str(tmp_path / "python"), str(tmp_path))))
+    around = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", script], env=around, check=False, timeout=60, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "trained" in done.stdout
+    assert "no space left" in done.stderr
+    assert (tmp_path / "asked-requeue").exists() is saves
+
+
 def test_a_venv_of_the_users_replaces_the_sites_python() -> None:
     assert "lockstep_python=(/home/me/venv/bin/python)\n" in render(
         spec_of(environment={"venv": "/home/me/venv/"}), SITE
