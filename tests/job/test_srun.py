@@ -10,7 +10,8 @@ import pytest
 
 from lockstep_slurm.job.script import ScriptSite, render
 from lockstep_slurm.job.spec import JobSpec
-from lockstep_slurm.job.srun import LEFTOVERS, SIBLINGS, srun_arguments
+from lockstep_slurm.job.srun import LEFTOVERS, ONLINE, SIBLINGS, srun_arguments
+from lockstep_slurm.placement.cpulist import parse
 
 EXCLUSIVE = {"exclusive": True, "nodes": 2}
 
@@ -70,13 +71,14 @@ def started(tmp_path: Path) -> Any:
     (tmp_path / "logs").mkdir()
 
     def start(
-        spec: JobSpec, *, siblings: Path = Path("/nowhere"), **variables: str
+        spec: JobSpec, *, siblings: Path = Path("/nowhere"), online: Path = Path("/nowhere"), **variables: str | None
     ) -> tuple[list[str], dict[str, str]]:
         script = tmp_path / "job.sbatch"
         text = render(spec, ScriptSite(str(tmp_path / "python"), str(tmp_path)))
-        script.write_text(text.replace(SIBLINGS, str(siblings)))
-        around = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_CPUS_ON_NODE": "96"} | variables
-        subprocess.run(["bash", script, tmp_path], env=around, check=True, timeout=60)
+        script.write_text(text.replace(SIBLINGS, str(siblings)).replace(ONLINE, str(online)))
+        usual = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "1", "SLURM_CPUS_ON_NODE": "96"}
+        around = {name: value for name, value in {**usual, **variables}.items() if value is not None}
+        subprocess.run(["bash", script, tmp_path], env=around, check=True, timeout=60, capture_output=True, text=True)
         pairs = [pair.split("=", 1) for pair in (tmp_path / "env").read_text().split("\0") if pair]
         return (tmp_path / "argv").read_text().splitlines(), dict(pairs)
 
@@ -90,36 +92,58 @@ def started(tmp_path: Path) -> Any:
         ({"SLURM_JOB_CPUS_PER_NODE": "96"}, "48"),
         ({"SLURM_JOB_CPUS_PER_NODE": "96(x3),72,128(x2)"}, "36"),
         ({"SLURM_JOB_CPUS_PER_NODE": "128,9(x12)"}, "4"),
+        # As the shell of salloc has it, which is on no node of the job.
+        ({"SLURM_CPUS_ON_NODE": None, "SLURM_JOB_CPUS_PER_NODE": "96(x2)"}, "48"),
+        ({"SLURM_CPUS_ON_NODE": None, "SLURM_JOB_CPUS_PER_NODE": "96,72"}, "36"),
     ],
 )
 def test_unlike_whole_nodes_have_the_smallest_ones_cpus_per_rank(
-    started: Any, of_slurm: dict[str, str], cpus: str
+    started: Any, of_slurm: dict[str, str | None], cpus: str
 ) -> None:
     argv, _ = started(spec_of(placement={"ranks_per_node": 2}, resources=EXCLUSIVE), **of_slurm)
     assert value(argv, "--cpus-per-task") == cpus
 
 
+def test_without_any_number_of_cpus_it_says_which_is_missing(started: Any) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        started(spec_of(resources=EXCLUSIVE), SLURM_CPUS_ON_NODE=None)
+    assert caught.value.returncode == 78
+    assert "lockstep: neither SLURM_CPUS_ON_NODE nor SLURM_JOB_CPUS_PER_NODE says" in caught.value.stderr
+
+
 @pytest.mark.parametrize(
-    ("siblings", "on_node", "ranks", "cpus"),
+    ("siblings", "online", "on_node", "ranks", "cpus"),
     [
-        ("0,40", "80", 6, "12"),
-        ("0-3", "256", 10, "24"),
-        ("0-1", "8", 8, "1"),
-        ("0", "80", 6, "13"),
-        (None, "80", 6, "13"),
+        ("0,40", "0-79", "80", 6, "12"),
+        ("0,40", None, "80", 6, "12"),
+        ("0-3", "0-255", "256", 10, "24"),
+        ("0-1", "0-7", "8", 8, "1"),
+        ("0", "0-79", "80", 6, "13"),
+        (None, None, "80", 6, "13"),
+        # To this Slurm a core is a CPU, so any number of CPUs is one of whole cores.
+        ("0,56", "0-111", "56", 8, "7"),
+        ("0,56", "0-55,56-111", "56", 8, "7"),
+        # Slurm keeps four of the threads, or half of the cores are off: what it gives are threads all the same.
+        ("0,56", "0-111", "108", 8, "12"),
+        ("0,56", "0-27,56-83", "56", 8, "6"),
     ],
 )
 def test_equal_parts_of_a_whole_node_are_of_whole_cores(
-    started: Any, siblings: str | None, on_node: str, ranks: int, cpus: str, tmp_path: Path
+    started: Any, siblings: str | None, online: str | None, on_node: str, ranks: int, cpus: str, tmp_path: Path
 ) -> None:
-    told = tmp_path / "siblings"
-    if siblings is not None:
-        told.write_text(siblings + "\n")
+    files = {"siblings": (tmp_path / "siblings", siblings), "online": (tmp_path / "online", online)}
+    for file, text in files.values():
+        if text is not None:
+            file.write_text(text + "\n")
     spec = spec_of(placement={"ranks_per_node": ranks}, resources=EXCLUSIVE)
-    argv, _ = started(spec, siblings=told, SLURM_CPUS_ON_NODE=on_node)
+    argv, _ = started(spec, **{name: file for name, (file, _) in files.items()}, SLURM_CPUS_ON_NODE=on_node)
     assert value(argv, "--cpus-per-task") == cpus
-    threads = {None: 1, "0": 1, "0,40": 2, "0-1": 2, "0-3": 4}[siblings]
-    foreseen = srun_arguments(spec, cpus_per_node=int(on_node), threads_per_core=threads)
+    foreseen = srun_arguments(
+        spec,
+        cpus_per_node=int(on_node),
+        threads_per_core=len(parse(siblings)) if siblings else 1,
+        threads_per_node=len(parse(online)) if online else None,
+    )
     assert value(foreseen, "--cpus-per-task") == cpus
 
 

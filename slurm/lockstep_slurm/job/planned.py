@@ -78,7 +78,15 @@ def foresee(
             for rank in placement.ranks
         ),
         environment=common_environment(placement, backend=backend, threads=threads, ccl_workers=workers),
-        srun=tuple(srun_arguments(spec, mpi=mpi, cpus_per_node=len(cpus), threads_per_core=topology.threads_per_core)),
+        srun=tuple(
+            srun_arguments(
+                spec,
+                mpi=mpi,
+                cpus_per_node=len(cpus),
+                threads_per_core=topology.threads_per_core,
+                threads_per_node=len(topology.cpus),
+            )
+        ),
         warnings=(
             *placement.warnings,
             *_of_the_grant(spec, len(cpus), told=granted is not None if told is None else told),

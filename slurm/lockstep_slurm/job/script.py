@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lockstep_slurm.job.bootstrap import BOOT, SAFE
 from lockstep_slurm.job.rundir import STOPPED
 from lockstep_slurm.job.spec import JobSpec
-from lockstep_slurm.job.srun import CPUS, LEFTOVERS, SIBLINGS, srun_arguments
+from lockstep_slurm.job.srun import CPUS, LEFTOVERS, ONLINE, SIBLINGS, srun_arguments
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ def render(spec: JobSpec, site: ScriptSite) -> str:
             whole_nodes=spec.resources.exclusive,
             cpus=CPUS,
             siblings=SIBLINGS,
+            online=ONLINE,
             leftovers=_LEFTOVERS,
             network=_network(spec, site),
             mpi=(spec.communication.mpi or site.mpi) if spec.communication.backend == "mpi" else None,

@@ -11,6 +11,8 @@ CPUS = "lockstep_cpus"
 """The script's variable for the CPUs of a rank where only the job's nodes tell them."""
 SIBLINGS = "/sys/devices/system/cpu/cpu0/topology/thread_siblings_list"
 """Where the node says how many hardware threads a core has."""
+ONLINE = "/sys/devices/system/cpu/online"
+"""Where it says which hardware threads it has; those that are switched off are no siblings either."""
 
 LEFTOVERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
@@ -75,13 +77,19 @@ batch job's own are of the header, and the line says all of that again."""
 
 
 def srun_arguments(
-    spec: JobSpec, *, mpi: str | None = None, cpus_per_node: int | None = None, threads_per_core: int = 1
+    spec: JobSpec,
+    *,
+    mpi: str | None = None,
+    cpus_per_node: int | None = None,
+    threads_per_core: int = 1,
+    threads_per_node: int | None = None,
 ) -> list[str]:
     """The options of the ``srun`` that starts the ranks of ``spec``; of Open MPI's own where ``mpirun`` starts them.
 
     ``mpi`` is the site's way to start MPI's processes, for a spec that does not say. ``cpus_per_node`` are the CPUs of
     the smallest node, which count where a job has whole nodes; None: the shell variable ``CPUS`` stands for a rank's.
-    ``threads_per_core``: hardware threads of a core there.
+    ``threads_per_core``: hardware threads of a core there; ``threads_per_node``: all that the node has (None: that is
+    not known), by which it is seen where Slurm counts cores as CPUs.
 
     A rank's wrapper plans inside all CPUs that the ranks of its node were given, together. So the line has to see to
     it that these are the job's, and no one else's:
@@ -94,7 +102,8 @@ def srun_arguments(
     - ``--distribution=block``: rank 0 to R-1 on the first node, and so on.
     - ``--kill-on-bad-exit=1``: the others would wait for a rank that has failed.
     """
-    ranks, each = spec.placement.ranks_per_node, cpus_per_rank(spec, cpus_per_node, threads_per_core)
+    ranks = spec.placement.ranks_per_node
+    each = cpus_per_rank(spec, cpus_per_node, threads_per_core, threads_per_node)
     if started_by_mpirun(spec, mpi):
         together = f"$(({CPUS} * {ranks}))" if each is None else str(each * ranks)
         return [f"--cpus-per-task={together}", "--cpu-bind=cores"]
@@ -119,14 +128,23 @@ def started_by_mpirun(spec: JobSpec, mpi: str | None) -> bool:
     return spec.communication.backend == "mpi" and (spec.communication.mpi or mpi) == "mpirun"
 
 
-def cpus_per_rank(spec: JobSpec, cpus_per_node: int | None = None, threads_per_core: int = 1) -> int | None:
+def cpus_per_rank(
+    spec: JobSpec,
+    cpus_per_node: int | None = None,
+    threads_per_core: int = 1,
+    threads_per_node: int | None = None,
+) -> int | None:
     """The CPUs that ``srun`` is to give each rank; None: an equal part of whole nodes that are not known yet.
 
-    A part of more than one core is of whole cores: with a part of one, Slurm would give that core to two ranks.
+    A part of more than one core is of whole cores: with a part of one, Slurm would give that core to two ranks. Where
+    a core is one CPU to Slurm (man slurm.conf, CPUs: "either the number of sockets times cores or times threads"), any
+    part is.
     """
     if not spec.resources.exclusive:
         return spec.placement.cpus_per_rank or 1
     if cpus_per_node is None:
         return None
+    if threads_per_node is not None and cpus_per_node * threads_per_core <= threads_per_node:
+        threads_per_core = 1
     each = max(1, cpus_per_node // spec.placement.ranks_per_node)
     return each - each % threads_per_core if each > threads_per_core else each
