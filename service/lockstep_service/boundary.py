@@ -63,6 +63,8 @@ class Application:
     intake: Intake = field(init=False)
     url: Callable[[], str | None] = lambda: None
     """Where compute nodes reach the service; None before it listens."""
+    umask: int | None = None
+    """Of jobs: that with which the service was started; None: this process's own."""
     wake_submit: Callable[[], None] = lambda: None
     """Tells dispatch that there is a new job."""
     wake: Callable[[], None] = lambda: None

@@ -38,7 +38,7 @@ def run(settings: Settings) -> int:
     """Serves until a signal ends it; returns the exit code. ``LockstepError`` when it cannot be started."""
     logs.configure(settings.log_format)
     _allow_many_connections()
-    os.umask(0o077)  # everything that the service writes is its user's own
+    of_jobs = os.umask(0o077)  # everything that the service writes is its user's own; what trainings write is theirs
     on_signal = _OnSignal()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
@@ -60,6 +60,7 @@ def run(settings: Settings) -> int:
         url = f"http://{_reachable(settings.host)}:{listener.getsockname()[1]}"
         api = create_app(settings)
         application = api.state.application
+        application.umask = of_jobs
         # Where ranks ship to; a dispatch of its own is told by the API's note, which may change.
         application.url = (lambda: url) if settings.role != "dispatch" else partial(roles.api_address, settings.home)
         server = _Server(

@@ -99,6 +99,11 @@ class TestSubmitting:
         assert "SBATCH_EXPORT" not in seen
         assert "SLURM_TIME_FORMAT" not in seen
 
+    def test_a_job_has_the_umask_that_its_submission_says(self, desk: Desk) -> None:
+        number = desk.submit(replace(desk.submission("umask"), umask=0o027))
+        assert desk.ended(number).state == "COMPLETED"
+        assert desk.lines(number) == ["0027"]
+
     @pytest.mark.parametrize("name", ["a", "A-b_c.9", "0" * 64, "..", "-x", "x" * 27])
     def test_names_of_all_allowed_characters_and_lengths_come_back_whole(self, desk: Desk, name: str) -> None:
         tagged = slurm_name(name, new_job_id())

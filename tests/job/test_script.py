@@ -207,6 +207,30 @@ def test_a_set_up_may_do_what_it_likes_to_the_shell(dumping_python: Path, tmp_pa
         assert environment.items() >= (variables | {"FROM_SETUP": "1"}).items()
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["by hand", "by the service"])
+@pytest.mark.parametrize(("lines", "wanted"), [(None, "0022"), ("umask 007", "0007")])
+def test_the_training_has_the_umask_of_whoever_submits_and_the_run_directory_is_made_with_077(
+    given: bool, lines: str | None, wanted: str, tmp_path: Path
+) -> None:
+    (tmp_path / "logs").mkdir()
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/bash\ncd '{tmp_path}'\n[[ $2 == *import\\ lockstep* ]] && exit 0\n"
+        "[[ $3 == lockstep_worker.rundir ]] && { umask > of-rundir; pwd; exit; }\numask > of-ranks\n"
+    )
+    python.chmod(0o755)
+    environment = {}
+    if lines is not None:
+        (tmp_path / "setup.sh").write_text(lines + "\n")
+        environment["setup_file"] = str(tmp_path / "setup.sh")
+    script = tmp_path / "job.sbatch"
+    script.write_text(render(spec_of(environment=environment), ScriptSite(str(python), str(tmp_path))))
+    arguments = [str(tmp_path)] if given else []
+    subprocess.run(["bash", script, *arguments], env={"PATH": "/usr/bin:/bin"}, umask=0o022, check=True, timeout=60)
+    assert (tmp_path / "of-ranks").read_text().strip() == wanted
+    assert (tmp_path / "of-rundir").read_text().strip() == "0077"
+
+
 @pytest.mark.parametrize("saves", [False, True])
 @pytest.mark.parametrize("code", [0, 7])
 def test_a_log_that_cannot_be_written_changes_nothing_of_how_the_training_ends(

@@ -43,10 +43,14 @@ class Service:
         self.home = home
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self) -> httpx.Client:
+    def start(self, umask: int = -1) -> httpx.Client:
         """Starts it and returns a client with its token once it is ready."""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(self.home)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-c", PROGRAM, str(self.home)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            umask=umask,
         )
         note = self.home / "service.json"
         deadline = time.monotonic() + 60
@@ -177,3 +181,18 @@ def test_the_processes_own_files_are_its_users(service: Service) -> None:
     others = [path for path in service.home.rglob("*") if path.lstat().st_mode & 0o077 and not path.is_symlink()]
     assert others == []
     assert os.access(service.home / "lockstep.db", os.W_OK)
+
+
+def test_a_job_has_the_umask_with_which_the_service_was_started(service: Service, tmp_path: Path) -> None:
+    seen, setup = tmp_path / "seen", tmp_path / "setup.sh"
+    setup.write_text(f"umask > '{seen}.partial'; mv '{seen}.partial' '{seen}'; return 1\n")
+    spec = {"training": {"model": "digits-mlp", "data": "digits"}, "environment": {"setup_file": str(setup)}}
+    with service.start(umask=0o027) as client:
+        job = client.post("/jobs", json=spec).raise_for_status().json()
+        deadline = time.monotonic() + 60
+        while client.get(f"/jobs/{job['id']}").json()["phase"] != "ended badly":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert seen.read_text() == "0027\n"
+    run = service.home / "runs" / job["id"]
+    assert {path.stat().st_mode & 0o077 for path in (service.home, run, run / "exit", service.home / "token")} == {0}

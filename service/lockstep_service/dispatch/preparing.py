@@ -21,10 +21,11 @@ _LONGEST_REPORT = 1 << 16
 _log = logging.getLogger(__name__)
 
 
-def prepare(row: JobRow, url: str | None, *, hold: bool) -> tuple[Submission, str | None]:
+def prepare(row: JobRow, url: str | None, *, hold: bool, umask: int | None = None) -> tuple[Submission, str | None]:
     """The job's submit, with all its files in place; and the job's token, where a new one was made.
 
-    ``url``: where the ranks ship to; None where they are not to. Raises ``RunDirectoryError`` or ``OSError``.
+    ``url``: where the ranks ship to; None where they are not to. ``umask``: the job's. Raises
+    ``RunDirectoryError`` or ``OSError``.
     """
     run, token = _run_directory(row, None if _by_files(row) else url)
     submission = Submission(
@@ -34,6 +35,7 @@ def prepare(row: JobRow, url: str | None, *, hold: bool) -> tuple[Submission, st
         directory=run,
         arguments=(str(run),),
         hold=hold or row.user_hold,
+        umask=umask,
     )
     return submission, token
 

@@ -249,7 +249,7 @@ class _Outbox:
 
     def _prepare(self, row: JobRow, *, url: str | None, hold: bool) -> tuple[Submission, str | None] | str:
         try:
-            return prepare(row, url, hold=hold)
+            return prepare(row, url, hold=hold, umask=self._app.umask)
         except (LockstepError, OSError, *UNSTORABLE) as error:
             return f"It cannot be submitted yet: {error}"
 

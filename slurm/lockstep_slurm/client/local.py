@@ -62,6 +62,7 @@ class LocalClient:
                 environment=environment,
                 submitted=time.time(),
                 held=submission.hold,
+                umask=submission.umask,
             )
             making = self._folder / f".{number}"
             making.mkdir(mode=0o700)

@@ -45,6 +45,8 @@ class Job:
     restarts: int = 0
     requeued: tuple[int, ...] = ()
     """The restarts that a requeue ended."""
+    umask: int | None = None
+    """None: that of whatever process starts it."""
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def _start(job: files.Job, script: Path) -> subprocess.Popen[bytes]:
             cwd=job.directory,
             env=job.environment | identity,
             start_new_session=True,
+            umask=-1 if job.umask is None else job.umask,
         )
 
 

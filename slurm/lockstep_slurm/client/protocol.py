@@ -51,6 +51,8 @@ class Submission:
     """The script's own arguments (the run directory)."""
     hold: bool = False
     """Submit held: it stays pending until released."""
+    umask: int | None = None
+    """Of the job; None: this process's."""
 
 
 @dataclass(frozen=True)

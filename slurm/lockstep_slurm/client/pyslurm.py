@@ -80,7 +80,8 @@ class PySlurmClient:
                 _log.info("%s is submitted with sbatch instead of pyslurm: %s", submission.script, reason)
             return sbatch.submit(self._runner, submission)
         bootstrap = "disable_slurm_hydra_bootstrap" not in settings.get("MpiParams", "")
-        return int(self.process.ask("submit", fields=fields, limits=_limits(settings), bootstrap=bootstrap))
+        limits, umask = _limits(settings), submission.umask
+        return int(self.process.ask("submit", fields=fields, limits=limits, bootstrap=bootstrap, umask=umask))
 
     def test(self, script: str, name: str) -> SlurmForecast:
         """When and where such a job would start: pyslurm has no word for it, so it is one ``sbatch --test-only``."""

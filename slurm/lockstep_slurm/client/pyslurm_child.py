@@ -127,9 +127,11 @@ def _partitions(slurm: ModuleType) -> list[dict[str, object]]:
     ]
 
 
-def _submit(slurm: ModuleType, fields: dict[str, Any], limits: list[str], *, bootstrap: bool) -> int:
+def _submit(
+    slurm: ModuleType, fields: dict[str, Any], limits: list[str], *, bootstrap: bool, umask: int | None = None
+) -> int:
     # The library adds every SLURM_* of this process, which is SLURM_CONF alone, as with sbatch.
-    fields["environment"] |= _as_sbatch_tells(limits)
+    fields["environment"] |= _as_sbatch_tells(limits, umask)
     if _made_for(slurm) >= (25, 11):
         fields["environment"] |= _as_later_sbatch_tells(fields, bootstrap=bootstrap)
     # Without types pyslurm asks for all (25.11.2); what is true and yields none is the default, as with sbatch.
@@ -140,10 +142,11 @@ def _made_for(slurm: ModuleType) -> tuple[int, ...]:
     return tuple(int(part) for part in _version(slurm).split(".")[:2])
 
 
-def _as_sbatch_tells(limits: list[str]) -> dict[str, str]:
+def _as_sbatch_tells(limits: list[str], umask: int | None) -> dict[str, str]:
     """What sbatch tells of the process that submits, and slurmd gives to the job: priority, umask, limits."""
-    umask = os.umask(0o077)
-    os.umask(umask)
+    if umask is None:
+        umask = os.umask(0o077)
+        os.umask(umask)
     told = {
         "SLURM_PRIO_PROCESS": str(os.getpriority(os.PRIO_PROCESS, 0)),
         "SLURM_UMASK": f"{umask:04o}",

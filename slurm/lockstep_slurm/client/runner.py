@@ -101,11 +101,12 @@ class Runner:
         folder: Path | None = None,
         told: bytes | None = None,
         stop_at: re.Pattern[bytes] | None = None,
+        umask: int | None = None,
     ) -> Answer:
         """Runs ``argv`` to its end and returns what it said, whatever its exit code.
 
         ``told``: its standard input. ``stop_at``: where that is not given, it is ended as soon as it says this on
-        standard error.
+        standard error. ``umask``: the command's; None: this process's.
 
         ``SlurmUnavailableError`` after ``timeout`` seconds (all its processes are ended then), when there is no such
         command or no configuration, and when what it says means that nobody answered, or that Slurm is asked too often.
@@ -126,6 +127,7 @@ class Runner:
                 env=environment,
                 cwd=folder or "/",
                 process_group=0,
+                umask=-1 if umask is None else umask,
             )
         except FileNotFoundError as error:
             raise SlurmUnavailableError(

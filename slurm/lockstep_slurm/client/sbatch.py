@@ -39,7 +39,9 @@ def submit(runner: Runner, submission: Submission) -> int:
     # Of its time format or the like nothing is set here: every SLURM_* of sbatch's environment reaches the job, even
     # with --export=NONE (22.05).
     try:
-        answer = runner.run(arguments(submission), folder=submission.directory, stop_at=_TRIES_AGAIN)
+        answer = runner.run(
+            arguments(submission), folder=submission.directory, stop_at=_TRIES_AGAIN, umask=submission.umask
+        )
     except SlurmRateLimitedError as error:
         raise SlurmRefusedError(f"{error}") from error
     if answer.stopped:
