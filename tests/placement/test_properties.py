@@ -338,6 +338,22 @@ def test_a_rank_spans_domains_only_when_it_must_and_then_it_is_said(case: Small)
         assert not shared, "two ranks share a domain, and need not"
 
 
+@settings(max_examples=1300)
+@given(case=small() | lopsided(), cap=st.integers(1, 32), smt=st.booleans())
+def test_a_rank_alone_has_the_cpus_that_it_may_have_or_it_is_said_which_cores_stay_idle(
+    case: Small, cap: int, smt: bool
+) -> None:
+    """A spare CPU of a core that the rank is on is one that it was not planned for, not one that it could not have."""
+    placed = plan(case.topology, case.granted, Request(1, policy="none", cpus_per_rank=cap, smt=smt))
+    tried["alone"] += 1
+    core = cores_of(case.topology)
+    (rank,) = placed.ranks
+    own = {core[cpu] for cpu in rank.cpus}
+    held = len(rank.cpus) + sum(core[cpu] in own for cpu in placed.spare)
+    assert len(rank.cpus) <= cap
+    assert held >= min(cap, len(case.granted)) or any("stay idle" in warning for warning in placed.warnings)
+
+
 @cache
 def most_within(sizes: tuple[int, ...], each: int, ranks: int) -> int:
     """The most of ``ranks`` ranks of ``each`` cores that can lie within one domain each: tries all ways."""

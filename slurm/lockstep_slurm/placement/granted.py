@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Optional
 
 from lockstep_slurm.placement.cpulist import compress
@@ -87,10 +88,16 @@ def _named(topology: Topology) -> str:
 
 
 def fair_share(cores: Sequence[Unit], ranks: int, cpus_per_rank: Optional[int]) -> int:  # noqa: UP045
-    """Cores per rank where no border matters."""
+    """Cores per rank where no border matters: with ``cpus_per_rank`` no more than surely have so many CPUs.
+
+    Of unlike cores any rank may have those with the fewest CPUs. Without the last of them these would be too few, and a
+    core has one at least, so there are never more cores than ``cpus_per_rank``, and ``_capped`` suffices.
+    """
+    fair = len(cores) // ranks
     if cpus_per_rank is None:
-        return len(cores) // ranks
-    return min(len(cores) // ranks, -(-cpus_per_rank // max(len(core.cpus) for core in cores)))
+        return fair
+    together = accumulate(sorted(len(core.cpus) for core in cores))
+    return min(fair, next((number for number, cpus in enumerate(together, 1) if cpus >= cpus_per_rank), fair))
 
 
 def check(request: Request) -> None:
