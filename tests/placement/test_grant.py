@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockstep_slurm.placement import Core, NumaDomain, Topology, judge
+from lockstep_slurm.placement import Core, NumaDomain, Topology, counts_cores, judge
 
 MACHINE = Topology(
     tuple(Core((core, core + 4), core // 2, core // 2, core // 2) for core in range(4)), (NumaDomain(0, 0),)
@@ -27,6 +27,12 @@ def judged(masks: dict[int, tuple[int, ...]], asked: int | None, variables: dict
         ({0: EVERYTHING, 1: EVERYTHING}, 4, {"SLURM_CPU_BIND_TYPE": "mask_cpu:", "SLURM_CPU_BIND_LIST": "0xff"}),
         ({0: EVERYTHING, 1: EVERYTHING}, None, {}),  # no Slurm, or an mpirun
         ({0: (0, 4), 1: (1, 5)}, 1, {}),  # Slurm's CPUs are cores
+        ({0: (0, 4)}, 1, {}),  # the same, or rounded up to a whole core
+        ({0: (0, 1, 4, 5)}, 3, {}),
+        # A whole node, and the larger one of unlike ones; and of one where slurmd has a part of the machine.
+        ({0: EVERYTHING}, 2, {"SLURM_CPU_BIND_TYPE": "mask_cpu:", "SLURM_CPU_BIND_LIST": "0xff"}),
+        ({0: tuple(range(7))}, 7, {}),
+        ({0: tuple(range(7))}, 2, {"SLURM_CPU_BIND_TYPE": "mask_cpu:", "SLURM_CPU_BIND_LIST": "0x7f"}),
         ({}, 4, {}),
     ],
 )
@@ -82,6 +88,45 @@ def test_ranks_that_nothing_bound_point_to_the_task_plugin(variables: dict[str, 
     assert sentence.endswith("without task/affinity, so the plan divides these CPUs itself")
     (sentence,) = judged({0: EVERYTHING}, 4, variables)
     assert sentence.startswith("Slurm bound no rank: local rank 0 was started with 0-7")
+
+
+def test_a_rank_alone_that_nothing_bound_is_known_where_slurmd_has_a_part_of_the_machine() -> None:
+    # Before, only a rank with every CPU of the machine was: all jobs of such a node sat on its first CPUs, unnoticed.
+    (sentence,) = judged({0: tuple(range(7))}, 2, {})
+    assert sentence.startswith(
+        "Slurm bound no rank: local rank 0 was started with 0-6, where 2 CPUs for each rank had been asked for"
+    )
+    assert sentence.endswith("so the plan divides what other jobs may be using as well")
+
+
+@pytest.mark.parametrize(
+    ("masks", "asked", "cores"),
+    [
+        (TWO, 2, True),
+        (TWO, 4, False),  # hardware threads
+        (TWO, 3, False),  # the same, rounded up to whole cores
+        ({0: EVERYTHING}, 4, True),
+        ({0: EVERYTHING}, 8, False),
+        ({0: (0, 1, 4, 5), 1: (0, 1, 4, 5)}, 2, False),  # hardware threads, bound in one piece
+        ({0: EVERYTHING, 1: EVERYTHING}, 2, True),  # cores, bound in one piece
+        ({0: (0, 1), 1: (2, 3)}, 2, False),  # one thread of each core: of --hint=nomultithread
+        ({0: (0, 1, 4, 5), 1: (2, 3, 6)}, 2, False),
+        ({0: (0, 4), 1: (1, 5)}, 1, True),
+        ({0: (0, 4)}, 1, False),  # that says nothing
+        ({}, 2, False),
+    ],
+)
+def test_by_whole_cores_it_is_known_what_a_cpu_of_slurms_is(
+    masks: dict[int, tuple[int, ...]], asked: int, cores: bool
+) -> None:
+    assert counts_cores(masks, asked=asked, topology=MACHINE) is cores
+
+
+def test_a_core_without_a_second_thread_says_nothing_of_what_slurm_counts() -> None:
+    hybrid = Topology((Core((0, 1), 0, 0, 0), *(Core((cpu,), 0, 0, 0) for cpu in range(2, 6))), (NumaDomain(0, 0),))
+    assert not counts_cores({0: (2, 3, 4, 5)}, asked=4, topology=hybrid)
+    single = Topology(tuple(Core((cpu,), 0, 0, 0) for cpu in range(4)), (NumaDomain(0, 0),))
+    assert not counts_cores({0: (0, 1, 2, 3)}, asked=4, topology=single)
 
 
 def test_a_line_that_wants_no_binding_is_named_and_no_plugin() -> None:

@@ -39,6 +39,9 @@ MakeRun = Callable[..., Path]
 Launch = Callable[..., Launched]
 EIGHT = Topology(tuple(Core((cpu,), cpu // 4, cpu // 4, cpu // 4) for cpu in range(8)),
                  (NumaDomain(0, 1 << 30), NumaDomain(1, 1 << 30)))  # fmt: skip
+SMT = Topology(tuple(Core((core, core + 56), core // 28, core // 28, core // 28) for core in range(56)),
+               (NumaDomain(0, 1 << 30), NumaDomain(1, 1 << 30)))  # fmt: skip
+"""2 x 28 cores of 2 hardware threads."""
 ALLOWED = sorted(os.sched_getaffinity(0))
 INITS = """
 import horovod.torch as hvd
@@ -128,6 +131,42 @@ class TestThePlan:
         spec["placement"]["on_shortage"] = "degrade"  # type: ignore[assignment]
         taken = planned(masks, slurms(0), spec, {"SLURM_CPUS_PER_TASK": "4"}, EIGHT)
         assert any("4 CPUs" in sentence for sentence in taken.grant)
+
+    def cores_used(self, asked: int, *masks: Sequence[int]) -> int:
+        """How many of ``SMT``'s cores have a use where ranks of ``masks`` asked Slurm for ``asked`` CPUs each."""
+        spec = {"placement": {"cpus_per_rank": asked}}
+        placed = planned(told(*masks), slurms(0), spec, {"SLURM_CPUS_PER_TASK": str(asked)}, SMT)
+        used = {cpu for rank in placed.placement.ranks for cpu in rank.cpus}
+        return sum(not used.isdisjoint(core.cpus) for core in SMT.cores)
+
+    def test_cores_that_slurm_counts_as_its_cpus_are_all_used(self) -> None:
+        # CPUs=56 of these in slurm.conf. Taken for hardware threads, the 28 of a rank were 14 cores: half of all idle.
+        sockets = [(*range(at, at + 28), *range(at + 56, at + 84)) for at in (0, 28)]
+        assert self.cores_used(28, *sockets) == 56
+        assert self.cores_used(56, *sockets) == 56  # hardware threads
+        assert self.cores_used(28, *(mask[:28] for mask in sockets)) == 56  # one of each core: --hint=nomultithread
+
+    def test_a_cap_below_what_slurm_was_asked_for_is_in_slurms_unit_too(self) -> None:
+        # Whole nodes: srun asks for all, and placement.cpus_per_rank is for the plan.
+        sockets = [(*range(at, at + 28), *range(at + 56, at + 84)) for at in (0, 28)]
+        spec = {"placement": {"cpus_per_rank": 14}}
+        for asked, cores in (("28", 14), ("56", 7)):
+            placed = planned(told(*sockets), slurms(0), spec, {"SLURM_CPUS_PER_TASK": asked}, SMT)
+            used = set(placed.own.cpus)
+            assert sum(not used.isdisjoint(core.cpus) for core in SMT.cores) == cores
+
+    def test_cpus_that_nobody_bound_are_counted_as_hardware_threads_and_said_to_be_unbound(self) -> None:
+        everything = tuple(range(112))
+        spec = {"placement": {"cpus_per_rank": 28}}
+        placed = planned(told(everything, everything), slurms(0), spec, {"SLURM_CPUS_PER_TASK": "28"}, SMT)
+        assert placed.grant
+        assert len({cpu % 56 for rank in placed.placement.ranks for cpu in rank.cpus}) == 28
+
+    def test_too_few_cores_are_named_in_the_unit_that_they_were_asked_for_in(self) -> None:
+        masks = told((*range(4), *range(56, 60)), (*range(4, 8), *range(60, 64)))
+        spec = {"placement": {"cpus_per_rank": 6}}
+        with pytest.raises(PlacementError, match=r"2 ranks 8 CPUs together, and placement.cpus_per_rank asks for 6"):
+            planned(masks, slurms(0), spec, {"SLURM_CPUS_PER_TASK": "4"}, SMT)
 
     def test_what_slurm_gave_wrongly_is_said(self) -> None:
         masks, variables = told((0, 1, 2), (1, 2, 3)), {"SLURM_CPUS_PER_TASK": "3"}

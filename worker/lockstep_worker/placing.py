@@ -21,6 +21,7 @@ from lockstep_slurm.placement import (
     PlacementError,
     RankPlacement,
     Topology,
+    counts_cores,
     environment,
     from_sysfs,
     judge,
@@ -122,8 +123,12 @@ def planned(
         asked = int(variables.get("SLURM_CPUS_PER_TASK") or 0) or None
         masks = {rank["local_rank"]: rank["granted"] for rank in ranks}
         grant = judge(masks, asked=asked, topology=topology, variables=variables)
-        wanted = placement.get("cpus_per_rank")
-        found = len(union(ranks))
+        wanted = request.cpus_per_rank
+        # The spec counts as Slurm's -c does, the plan in hardware threads.
+        in_cores = asked is not None and not grant and counts_cores(masks, asked=asked, topology=topology)
+        if wanted is not None and in_cores:
+            request = replace(request, cpus_per_rank=wanted * topology.threads_per_core)
+        found = len(union(ranks)) // (topology.threads_per_core if in_cores else 1)
         if wanted is not None and found < wanted * len(ranks) and not request.degrade:
             raise PlacementError(
                 f"{world.node} gave its {len(ranks)} ranks {found} CPUs together, and placement.cpus_per_rank asks for "

@@ -13,7 +13,7 @@ for all     ``cpulist``, ``errors``
 from lockstep_slurm.placement.environment import common_environment, environment
 from lockstep_slurm.placement.errors import PlacementError, TopologyError
 from lockstep_slurm.placement.from_spec import request_of
-from lockstep_slurm.placement.grant import judge
+from lockstep_slurm.placement.grant import counts_cores, judge
 from lockstep_slurm.placement.hwloc import from_xml
 from lockstep_slurm.placement.observation import Observation, Thread
 from lockstep_slurm.placement.placement import Communication, Memory, Placement, RankPlacement
@@ -44,6 +44,7 @@ __all__ = [
     "Verdict",
     "abstract_ids",
     "common_environment",
+    "counts_cores",
     "environment",
     "from_slurm",
     "from_sysfs",

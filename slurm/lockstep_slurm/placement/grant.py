@@ -1,4 +1,4 @@
-"""``judge``: what is wrong with the CPUs that Slurm started the ranks of a node with, and the likely cause."""
+"""What Slurm started the ranks of a node with: ``judge``, what is wrong with it; ``counts_cores``, what a CPU is."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ def judge(
         )
         return (sentence,)
     bound = any(cpus >= given[rank] for rank, cpus in listed.items())
-    everything = some >= set(topology.cpus)
-    if alike and not bound and one_piece and len(some) > asked and (everything or len(given) > 1):
+    # slurmd may itself be confined to a part of the machine, so "all of it" is not enough to go by. However a request
+    # is rounded up, and even where Slurm's CPU is a core, a rank has no more cores than the CPUs that it asked for.
+    too_much = some >= set(topology.cpus) or sum(not some.isdisjoint(core.cpus) for core in topology.cores) > asked
+    if alike and not bound and one_piece and len(some) > asked and (too_much or len(given) > 1):
         others = len(some) > asked * len(given)
         none = variables.get("SLURM_CPU_BIND_TYPE") == "none"
         cause = "that is --cpu-bind=none" if none else "TaskPlugin in slurm.conf seems to be without task/affinity"
@@ -80,6 +82,28 @@ def judge(
         )
         found.append(f"local rank {rank} was given {compress(given[rank])}, of {_count(asked)} asked for{less}")
     return tuple(found)
+
+
+def counts_cores(masks: Mapping[int, Sequence[int]], *, asked: int, topology: Topology) -> bool:
+    """Whether a CPU of Slurm's is a core on this node, which slurm.conf says by ``CPUs=`` the number of cores.
+
+    Then each rank has all hardware threads of as many cores as it asked for CPUs; where a CPU is a hardware thread, of
+    half as many at most. One CPU for one rank is rounded up to a core either way, and taken for a hardware thread.
+    ``masks`` and ``asked`` are ``judge``'s, which has to find them well: a rank that nobody bound has any cores.
+    """
+    threads = topology.threads_per_core
+    if threads == 1 or asked * len(masks) <= 1:
+        return False
+    # Of a core with a single thread, one that Slurm counts is all, whatever it counts.
+    cores = [frozenset(core.cpus) for core in topology.cores if len(core.cpus) == threads]
+    given = [frozenset(cpus) for cpus in masks.values()]
+
+    def whole(cpus: frozenset[int]) -> int:
+        return sum(core <= cpus for core in cores)
+
+    # Together, too: ranks that were bound in one piece each have the cores of all.
+    together = frozenset(cpu for cpus in given for cpu in cpus)
+    return all(whole(cpus) >= asked for cpus in given) and whole(together) >= asked * len(given)
 
 
 def _listed(variables: Mapping[str, str], rank: int) -> frozenset[int]:

@@ -44,6 +44,6 @@ class Request:
     degrade: bool = False
     """What cannot be satisfied is done as well as possible and named, in place of an error."""
     cpus_per_rank: Optional[int] = None  # noqa: UP045
-    """At most so many of the granted CPUs per rank (hardware threads, as Slurm's -c counts); None: a fair share."""
+    """At most so many of the granted CPUs per rank, in hardware threads; None: a fair share."""
     card: Optional[str] = None  # noqa: UP045
     """The network interface that the ranks use, for the policy ``nic``; None: the first card that has a domain."""
