@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from lockstep_slurm.errors import LockstepError
+from lockstep_slurm.job import beneath
+from lockstep_slurm.job.owned import not_own, not_own_folder
 
 PACKAGES = ("lockstep", "lockstep_slurm", "lockstep_worker")
 FOLDER = "library"
@@ -32,15 +34,21 @@ def provide(runs: Path) -> Path:
     """The library of this very Lockstep below ``runs``, made where it is not there yet; its absolute path.
 
     Its name holds its content's digest, and it appears whole (another name, then renamed): a job that was submitted
-    earlier keeps the one that it was written for. Raises ``LibraryError``.
+    earlier keeps the one that it was written for. Its name can be guessed, and its code runs as the user in every rank:
+    so the folder must be nobody else's, and the bytes are compared. Raises ``LibraryError``.
     """
     content = _content()
     final = runs.absolute() / FOLDER / _name(content)
     partial = final.with_name(f".{final.name}.{secrets.token_hex(4)}.partial")
     try:
-        if final.is_file() and final.stat().st_size == len(content):
-            return final
         final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (why := not_own_folder(final.parent)) is not None:
+            raise LibraryError(
+                f"{final.parent} {why}, so another user could choose what ranks import of Lockstep there: "
+                "remove it, or name a folder for runs that only you may write to"
+            )
+        if _is_there(final, content):
+            return final
         try:
             with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)
@@ -55,6 +63,14 @@ def provide(runs: Path) -> Path:
             "name a folder for runs that you may write to"
         ) from error
     return final
+
+
+def _is_there(file: Path, content: bytes) -> bool:
+    """Whether ``file``, in a folder of one's own, is one's own as well and has these bytes; else it is made anew."""
+    try:
+        return not_own(file) is None and beneath.read_file(file.parent, file.name, limit=len(content)) == content
+    except (FileNotFoundError, beneath.NotPlainError):
+        return False
 
 
 def name() -> str:
