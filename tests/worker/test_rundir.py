@@ -165,6 +165,63 @@ class TestCommand:
         assert reused != first
         assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1").stdout == reused
 
+    def test_a_note_of_another_scripts_run_is_of_an_earlier_job_of_that_number(
+        self, tmp_path: Path, script: Path
+    ) -> None:
+        # Slurm set up anew begins with 1 again, and this job's first start ended before it had a folder.
+        runs, slurm = tmp_path / "runs", {"SLURM_JOB_ID": "17", "SLURM_CLUSTER_NAME": "site"}
+        old = self.find(runs, script, **slurm).stdout
+        for longer in ("# another\n", "# another, and longer than before\n"):
+            script.write_text(longer)
+            new = self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1").stdout
+            assert new != old
+            assert Path(new.strip(), "job.sbatch").read_text() == longer
+            assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="2").stdout == new
+
+    def test_a_note_of_a_run_that_is_gone_is_named_with_its_cure(self, tmp_path: Path, script: Path) -> None:
+        runs, slurm = tmp_path / "runs", {"SLURM_JOB_ID": "17", "SLURM_CLUSTER_NAME": "site"}
+        first = Path(self.find(runs, script, **slurm).stdout.strip())
+        first.rename(tmp_path / "moved")
+        found = self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1")
+        assert found.returncode == 78
+        note = runs / "by-slurm-id" / "site-17"
+        assert f"{note} names the run {first.name}, and this node sees no {first / 'job.sbatch'}" in found.stderr
+        note.unlink()
+        assert self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1").returncode == 0
+
+    @pytest.mark.parametrize("restarts", ["0", "1"])
+    @pytest.mark.parametrize("what", ["written by others", "of another user", "a link"])
+    def test_notes_that_another_user_may_have_made_are_not_followed(
+        self, tmp_path: Path, script: Path, what: str, restarts: str
+    ) -> None:
+        runs, slurm = tmp_path / "runs", {"SLURM_JOB_ID": "12", "SLURM_CLUSTER_NAME": "site"}
+        self.find(runs, script, **slurm)
+        before, notes = set(runs.iterdir()), runs / "by-slurm-id"
+        if what == "written by others":
+            notes.chmod(0o777)
+        elif what == "of another user":
+            if os.geteuid() != 0:
+                pytest.skip("needs root, to give a folder away")
+            os.chown(notes, 12345, -1)
+        else:
+            notes.rename(tmp_path / "elsewhere").chmod(0o700)
+            notes.symlink_to(tmp_path / "elsewhere")
+        found = self.find(runs, script, **slurm, SLURM_RESTART_COUNT=restarts)
+        assert (found.returncode, found.stdout) == (78, "")
+        assert f"lockstep: {notes} " in found.stderr
+        assert "remove it, or print the script with a folder for runs that only you may write to" in found.stderr
+        assert set(runs.iterdir()) == before
+
+    def test_a_note_in_the_folder_that_is_not_a_file_of_ones_own_is_not_followed(
+        self, tmp_path: Path, script: Path
+    ) -> None:
+        runs, slurm = tmp_path / "runs", {"SLURM_JOB_ID": "12", "SLURM_CLUSTER_NAME": "site"}
+        self.find(runs, script, **slurm)
+        (runs / "by-slurm-id" / "site-12").chmod(0o666)
+        found = self.find(runs, script, **slurm, SLURM_RESTART_COUNT="1")
+        assert found.returncode == 78
+        assert "site-12 may be written to by others (mode 0666)" in found.stderr
+
     def test_one_that_the_service_made_is_checked_and_gets_the_folders_of_a_start(
         self, tmp_path: Path, script: Path
     ) -> None:

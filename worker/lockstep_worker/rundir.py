@@ -1,8 +1,8 @@
 """The run directory of this start: ``python -m lockstep_worker.rundir`` prints its path (standard library only).
 
 With ``--run`` (made by the service before it submitted) it checks it, and adds the folders that a start needs.
-Without, this is a run by hand: the first start makes the folder and notes it by its Slurm id, and a requeue finds it by
-that note.
+Without, this is a run by hand: the first start makes the folder and notes it by its Slurm id, and a requeue of the same
+script finds it by that note.
 """
 
 from __future__ import annotations
@@ -15,13 +15,8 @@ from pathlib import Path
 
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job.identity import new_job_id
-from lockstep_slurm.job.rundir import (
-    RunDirectoryError,
-    begin_start,
-    make_run_directory,
-    read_note,
-    write_note,
-)
+from lockstep_slurm.job.notes import is_of_script, make_folder, note_file, read_note, write_note
+from lockstep_slurm.job.rundir import RunDirectoryError, begin_start, make_run_directory
 
 
 def main() -> int:
@@ -49,20 +44,41 @@ def find_or_make(runs: Path, spec_file: Path, script: Path, run: Path | None) ->
     runs = runs.expanduser().absolute()
     slurm_job_id = os.environ.get("SLURM_JOB_ID")
     cluster = os.environ.get("SLURM_CLUSTER_NAME") or "slurm"
+    text = script.read_bytes()
     if slurm_job_id is not None and int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0:
-        job_id = read_note(runs, cluster, int(slurm_job_id))
-        # No note: the first start ended before it had made a folder, so there is nothing to go on with.
-        if job_id is not None:
-            return begin_start(runs / job_id)
+        noted = _noted(runs, cluster, int(slurm_job_id), text)
+        # None: the first start ended before it had made a folder, so there is nothing to go on with.
+        if noted is not None:
+            return begin_start(noted)
     spec_json = spec_file.read_text(encoding="utf-8")
     try:
         json.loads(spec_json)
     except ValueError as error:
         raise RunDirectoryError(f"the spec in {spec_file} is not JSON: {error}") from error
-    made = make_run_directory(runs, new_job_id(), spec_json, script.read_bytes().decode(), by_hand=True)
+    if slurm_job_id is not None:
+        make_folder(runs)
+    made = make_run_directory(runs, new_job_id(), spec_json, text.decode(), by_hand=True)
     if slurm_job_id is not None:
         write_note(runs, cluster, int(slurm_job_id), made.name)
     return made
+
+
+def _noted(runs: Path, cluster: str, slurm_job_id: int, script: bytes) -> Path | None:
+    """The run that an earlier start of this Slurm job has made, by its note; None where there is none.
+
+    A note of another script's run is of an earlier job that had this number.
+    """
+    job_id = read_note(runs, cluster, slurm_job_id)
+    if job_id is None:
+        return None
+    try:
+        return runs / job_id if is_of_script(runs / job_id, script) else None
+    except FileNotFoundError:
+        raise RunDirectoryError(
+            f"{note_file(runs, cluster, slurm_job_id)} names the run {job_id}, and this node sees no "
+            f"{runs / job_id / 'job.sbatch'}: see that run directories are on a shared file system; where that run was "
+            "removed, remove the note as well, and the job begins anew"
+        ) from None
 
 
 if __name__ == "__main__":

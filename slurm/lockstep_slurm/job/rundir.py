@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 from lockstep_slurm.errors import LockstepError
 from lockstep_slurm.job import beneath
 from lockstep_slurm.job.identity import is_job_id
-from lockstep_slurm.job.writing import write_new, write_whole
+from lockstep_slurm.job.writing import write_new
 
 LOGS = "logs"
 """The folder that is there from the beginning: Slurm opens the script's log before the script runs."""
@@ -25,7 +25,6 @@ CLAIMS = "claims"
 _AFTER_CLAIMS = ("rendezvous", "spool", "placement")
 FOLDERS = (CLAIMS, *_AFTER_CLAIMS, "checkpoints", "exit")
 """Those that a start of the script makes: a submission waits for no more files than it needs."""
-NOTES = "by-slurm-id"
 REPORT = "report.json"
 """Where its ranks ship to, and with which token."""
 STOPPED = 85
@@ -175,26 +174,6 @@ def begin_start(run: Path) -> Path:
     for name in (LOGS, *FOLDERS):
         (run / name).mkdir(mode=0o700, exist_ok=True)
     return run
-
-
-def write_note(runs: Path, cluster: str, slurm_job_id: int, job_id: str) -> None:
-    """Notes which run a job that was submitted by hand has made, so that its requeue finds it again."""
-    folder = runs / NOTES
-    folder.mkdir(mode=0o700, exist_ok=True)
-    write_whole(folder / _note_name(cluster, slurm_job_id), job_id)
-
-
-def read_note(runs: Path, cluster: str, slurm_job_id: int) -> str | None:
-    """The job id that was noted for this Slurm job, or None."""
-    try:
-        job_id = (runs / NOTES / _note_name(cluster, slurm_job_id)).read_text().strip()
-    except FileNotFoundError:
-        return None
-    return job_id if is_job_id(job_id) else None
-
-
-def _note_name(cluster: str, slurm_job_id: int) -> str:
-    return f"{file_name(cluster)}-{slurm_job_id}"
 
 
 def file_name(text: str) -> str:
