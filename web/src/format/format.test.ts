@@ -9,6 +9,11 @@ describe("numbers", () => {
     expect([5120.5, 98.63, 3.2149, 0.00345, 0].map((value) => figure(value))).toEqual(["5,121", "98.6", "3.21", "0.00345", "0"]);
   });
 
+  it("are rounded before their form is chosen", () => {
+    expect([999.4, 999.5, 999.7, -999.7, 0.00009999].map((value) => figure(value))).toEqual(["999", "1,000", "1,000", "-1,000", "0.000100"]);
+    expect(seconds(0.9997)).toBe("1,000 ms");
+  });
+
   it("go over to powers of ten where digits would run away", () => {
     expect([1.234e-7, 4.2e12, -0.00001].map((value) => figure(value))).toEqual(["1.23e-7", "4.20e+12", "-1.00e-5"]);
   });
@@ -60,6 +65,16 @@ describe("labels of an axis", () => {
     expect(plainTicks([0, 0.5, 1], 0.5)).toEqual(["0.0", "0.5", "1.0"]);
     expect(plainTicks([0, 2000, 4000], 2000)).toEqual(["0", "2,000", "4,000"]);
     expect(plainTicks([0, 2_500_000], 2_500_000)).toEqual(["0", "2.5M"]);
+  });
+
+  it("tell quarters apart, which have a decimal more", () => {
+    expect(plainTicks([0, 0.25, 0.5], 0.25)).toEqual(["0.00", "0.25", "0.50"]);
+    expect(plainTicks([0, 2.5, 5, 7.5], 2.5)).toEqual(["0.0", "2.5", "5.0", "7.5"]);
+    expect(plainTicks([0, 25, 50], 25)).toEqual(["0", "25", "50"]);
+    expect(secondTicks([0, 0.0025], 0.0025)).toEqual(["0.0 ms", "2.5 ms"]);
+    expect(percentTicks([0.95, 0.975], 0.025)).toEqual(["95.0\u202f%", "97.5\u202f%"]);
+    expect(byteRateTicks([0, 2.5e6], 2.5e6)).toEqual(["0.0 MB/s", "2.5 MB/s"]);
+    expect(plainTicks([1_000_000, 1_025_000], 25_000)).toEqual(["1M", "1.025M"]);
   });
 
   it("have the same unit", () => {

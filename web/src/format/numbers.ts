@@ -20,8 +20,9 @@ export function count(value: Maybe): string {
 export function figure(value: Maybe, digits = 3): string {
   if (!known(value)) return UNKNOWN;
   if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size >= 10 ** digits) return size < 1e9 ? grouped.format(value) : value.toExponential(digits - 1);
+  // The form is chosen by what will be read: 999.7 is shown as 1,000.
+  const size = Math.abs(Number(value.toPrecision(digits)));
+  if (size >= 10 ** digits) return Math.abs(value) < 1e9 ? grouped.format(value) : value.toExponential(digits - 1);
   if (size < 1e-4) return value.toExponential(digits - 1);
   return value.toPrecision(digits);
 }

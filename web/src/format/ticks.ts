@@ -1,17 +1,24 @@
 // Labels of an axis: one number of decimals for all, as few as tell neighbours apart.
 
+/** The library's distances are 1, 2, 2.5 and 5 times a power of ten: a quarter of ten has a decimal more. */
 function decimals(increment: number): number {
-  return Math.min(8, Math.max(0, -Math.floor(Math.log10(increment) + 1e-9)));
+  const power = Math.floor(Math.log10(increment) + 1e-9);
+  const quarter = Math.abs(increment / 10 ** power - 2.5) < 1e-6;
+  return Math.min(8, Math.max(0, quarter ? 1 - power : -power));
 }
 
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
+/** 2.5M: with as many decimals of its own unit as tell neighbours apart. */
+function compact(value: number, increment: number): string {
+  const unit = 1000 ** Math.floor(Math.log10(Math.abs(value)) / 3 + 1e-9);
+  return value.toLocaleString("en", { notation: "compact", maximumFractionDigits: decimals(increment / unit) });
+}
 
 /** `increment`: the distance between labels; on a logarithmic scale there is none, and null is given. */
 export type Ticks = (values: readonly number[], increment: number | null) => string[];
 
 function plainTick(value: number, increment: number | null): string {
   if (increment === null || (value !== 0 && Math.abs(value) < 1e-5)) return String(Number(value.toPrecision(3)));
-  if (Math.abs(value) >= 1e6) return compact.format(value);
+  if (Math.abs(value) >= 1e6) return compact(value, increment);
   const digits = decimals(increment);
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
