@@ -5,7 +5,7 @@ import { count } from "../format/numbers";
 import { clock, type Ticks } from "../format/ticks";
 import type { Axis } from "./axis";
 import { Plot } from "./Plot";
-import { readings, type Reading } from "./readout";
+import { readings, said, type Reading } from "./readout";
 import { makeTable, type Curve } from "./table";
 
 export interface ChartSpec {
@@ -63,7 +63,7 @@ export function Chart({ spec, series, axis, height }: Props) {
       {table.points === 0 ? (
         <p className="no-points">No values yet</p>
       ) : (
-        <div role="img" aria-label={`${spec.title}: ${newest.map((one) => `${one.curve.label} ${spec.format(one.value)}`).join(", ")} now`}>
+        <div role="img" aria-label={`${spec.title}: ${newest.map((one) => `${one.curve.label} ${said(one.value, spec.format)}`).join(", ")} now`}>
           <Plot table={table} axis={axis} look={look} height={height} onCursor={setIndex} />
         </div>
       )}
@@ -76,7 +76,7 @@ function ReadingView({ reading, format, named }: { reading: Reading; format: (va
   return (
     <span className="reading">
       <span className={curve.sparse ? "key dotted" : "key"} style={{ color: `var(${curve.color})` }} aria-hidden="true" />
-      {named && <span className="dim">{curve.label}</span>} <strong>{format(value)}</strong>
+      {named && <span className="dim">{curve.label}</span>} <strong>{said(value, format)}</strong>
       {min !== null && max !== null && min < max && (
         <span className="dim range">
           {format(min)} – {format(max)}

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { MetricSeries } from "../api/types";
 import { makeAxis } from "./axis";
 import { moreCharts, THROUGHPUT, USAGE } from "./catalog";
-import { readings } from "./readout";
+import { readings, said } from "./readout";
 import { makeTable } from "./table";
 import { runningMean } from "./trend";
 
@@ -134,6 +134,19 @@ describe("the readout", () => {
 
   it("leaves out a curve that has not begun under the pointer", () => {
     expect(readings(table, 0)).toMatchObject([{ curve: LOSS, value: 10 }]);
+  });
+
+  it("says that a value is not a number, and not the last one that was", () => {
+    const lost = [
+      series("loss", 1, [1, 2, 3], { value: [1, null, null], min: [1, null, null], max: [1, null, null] }),
+      series("evaluation_loss", 1, [2, 4], { kind: "evaluation", value: [7, 8] }),
+    ];
+    const both = makeTable(lost, [LOSS, EVALUATION], makeAxis(lost, "step"));
+    // At the end the loss has no point of its own: step 4 is the evaluation's alone.
+    expect(readings(both, null)).toMatchObject([{ curve: LOSS, x: 3, value: null }, { value: 8 }]);
+    expect(readings(both, 1)).toMatchObject([{ x: 2, value: null }, { value: 7 }]);
+    expect(readings(both, 0)).toMatchObject([{ x: 1, value: 1 }]);
+    expect([said(null, String), said(0.5, String)]).toEqual(["not a number", "0.5"]);
   });
 
   it("follows the newest attempt where two lie over each other", () => {

@@ -85,11 +85,14 @@ export function makeTable(series: readonly MetricSeries[], curves: readonly Curv
   return { data: uPlot.join([...tables, [[axis.min, axis.max]]]), columns, banded, points };
 }
 
-/** Where a column has its value for an index: there, or at the nearest place before; null when it has not begun. */
+/**
+ * Where something was told of a column for an index: there, or at the nearest place before; null when it has not begun.
+ * What was told may be null, no number; where other columns alone have a place, joining left it undefined.
+ */
 export function placeOf(table: Table, column: number, index: number): number | null {
   const values = table.data[column + 1];
   for (let place = Math.min(index, (values?.length ?? 0) - 1); place >= 0; place -= 1) {
-    if (values?.[place] != null) return place;
+    if (values?.[place] !== undefined) return place;
   }
   return null;
 }
