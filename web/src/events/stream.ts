@@ -2,7 +2,8 @@
 // when the service says that there is nothing to follow (404) or that nobody is signed in (401).
 import { createEventSource } from "eventsource-client";
 
-export type Connection = "connecting" | "live" | "lost" | "closed";
+/** "paused" while a hidden tab has given its connection back; "closed" for good, as nothing more will come. */
+export type Connection = "connecting" | "live" | "lost" | "paused" | "closed";
 
 export interface StreamEvents {
   onEvent: (name: string, data: unknown) => void;

@@ -55,10 +55,18 @@ export function useEvents(url: string | null, handlers: Handlers): Connection {
       stream?.close();
       stream = null;
     };
+    const pause = () => {
+      if (stream === null) return;
+      close();
+      setConnection("paused");
+    };
     const onVisibility = () => {
       clearTimeout(hiddenTimer);
-      if (document.hidden) hiddenTimer = setTimeout(close, HIDDEN_MS);
-      else open();
+      if (document.hidden) hiddenTimer = setTimeout(pause, HIDDEN_MS);
+      else if (stream === null && !ended) {
+        setConnection("connecting");
+        open();
+      }
     };
 
     open();

@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { jobQuery, metricsQuery } from "../api/jobs";
+import { whilePaused } from "../events/paused";
 import { useJobEvents } from "../events/useJobEvents";
 import { PlacementTab } from "../placement/PlacementTab";
 import { ErrorView } from "../ui/ErrorView";
@@ -20,10 +21,10 @@ import { TimelineTab } from "./TimelineTab";
 import { useJobTitle } from "./useJobTitle";
 
 export function JobPage({ id, tab }: { id: string; tab: Tab }) {
-  const job = useQuery(jobQuery(id));
+  const { connection, logSize, complete } = useJobEvents(id);
+  const job = useQuery({ ...jobQuery(id), ...whilePaused(connection) });
   const [joined, setJoined] = useState(true);
   const metrics = useQuery(metricsQuery(id, joined));
-  const { connection, logSize, complete } = useJobEvents(id);
   useJobTitle(job.data);
 
   if (job.isPending) return <p className="quiet-note">Reading the job…</p>;

@@ -1,6 +1,7 @@
 // All jobs, newest first, live.
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { jobsQuery } from "../api/jobs";
+import { whilePaused } from "../events/paused";
 import { useJobsEvents } from "../events/useJobsEvents";
 import { plural } from "../format/numbers";
 import { useTitle } from "../shell/useTitle";
@@ -8,19 +9,20 @@ import { ErrorView } from "../ui/ErrorView";
 import { Live } from "../ui/Live";
 import { EmptyJobs } from "./EmptyJobs";
 import { JobTable } from "./JobTable";
+import { running } from "./running";
 
 export function JobsPage() {
-  const jobs = useInfiniteQuery(jobsQuery);
   const connection = useJobsEvents();
+  const jobs = useInfiniteQuery({ ...jobsQuery, ...whilePaused(connection) });
   const items = jobs.data?.pages.flatMap((page) => page.items) ?? [];
-  const running = items.filter((job) => job.phase === "running").length;
-  useTitle(running > 0 ? `${running} running` : "Jobs");
+  const { title, note } = running(items.filter((job) => job.phase === "running").length, items.length, jobs.hasNextPage);
+  useTitle(title);
 
   return (
     <>
       <div className="page-head">
         <h1>Jobs</h1>
-        {running > 0 && <span className="page-note">{running} running</span>}
+        {note !== "" && <span className="page-note">{note}</span>}
         <Live connection={connection} />
       </div>
       {jobs.isPending && <p className="quiet-note">Reading the jobs…</p>}

@@ -5,6 +5,7 @@ const WORDS: Record<Connection, string> = {
   connecting: "Connecting…",
   live: "Live",
   lost: "Reconnecting…",
+  paused: "Paused",
   closed: "Complete",
 };
 
