@@ -1,8 +1,12 @@
 // @vitest-environment jsdom
 // Signing in by the address, and errors that a person can read.
-import { describe, expect, it } from "vitest";
+import { MutationObserver, QueryObserver } from "@tanstack/react-query";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { asProblem, Problem, problemFrom } from "./problem";
-import { takeCode } from "./session";
+import { AGAIN_MS, makeQueryClient } from "./queries";
+import { sessionQuery, takeCode } from "./session";
+
+afterEach(() => vi.useRealTimers());
 
 describe("the code in the address", () => {
   const open = (address: string) => {
@@ -45,5 +49,51 @@ describe("a problem", () => {
     expect(asProblem(new TypeError("Failed to fetch"))).toMatchObject({ status: 0, title: "The service cannot be reached" });
     const known = new Problem(409, "Ended", "It has ended.");
     expect(asProblem(known)).toBe(known);
+  });
+});
+
+describe("what failed", () => {
+  /** Asks a question that is answered with `status` until `answered` is true. */
+  const ask = (status: number) => {
+    vi.useFakeTimers();
+    const asked = { times: 0, answered: false };
+    const question = new QueryObserver(makeQueryClient(), {
+      queryKey: ["question"],
+      queryFn: () => {
+        asked.times += 1;
+        return asked.answered ? Promise.resolve("there") : Promise.reject(new Problem(status, "Not now", "Later."));
+      },
+    });
+    question.subscribe(() => undefined);
+    return { asked, question };
+  };
+
+  it("is asked for again by itself, as the page says", async () => {
+    const { asked, question } = ask(503);
+    await vi.advanceTimersByTimeAsync(8000);
+    expect(question.getCurrentResult().status).toBe("error");
+    asked.answered = true;
+    await vi.advanceTimersByTimeAsync(AGAIN_MS);
+    expect(question.getCurrentResult().data).toBe("there");
+    const { times } = asked;
+    await vi.advanceTimersByTimeAsync(6 * AGAIN_MS);
+    expect(asked.times).toBe(times);
+    question.destroy();
+  });
+
+  it("is not asked for again where that is in vain", async () => {
+    const { asked, question } = ask(404);
+    await vi.advanceTimersByTimeAsync(6 * AGAIN_MS);
+    expect(asked.times).toBe(1);
+    question.destroy();
+  });
+
+  it("as nobody is signed in any more ends the session, of a command as of a question", async () => {
+    const queries = makeQueryClient();
+    queries.setQueryData([...sessionQuery.queryKey], { user: "ada" });
+    const refused = new Problem(401, "Unauthenticated", "Nobody is signed in.");
+    const command = new MutationObserver(queries, { mutationFn: () => Promise.reject(refused) });
+    await expect(command.mutate()).rejects.toBe(refused);
+    expect(queries.getQueryData(sessionQuery.queryKey)).toBeNull();
   });
 });

@@ -71,18 +71,16 @@ export interface PlacementRange {
   attempt: number | null;
   /** One node in full; null: all of them, without machines, plans and threads. */
   node: string | null;
-  /** The job's, of its newest placement or verdict: another revision is asked for anew. */
-  revision: number;
 }
 
-export const placementQuery = (id: string, { attempt, node, revision }: PlacementRange) =>
+export const placementQuery = (id: string, { attempt, node }: PlacementRange) =>
   queryOptions({
-    queryKey: [...keys.placement(id), attempt, node, revision] as const,
+    queryKey: [...keys.placement(id), attempt, node] as const,
     queryFn: async ({ signal }) => {
       const query = { ...(attempt === null ? {} : { attempt }), ...(node === null ? { brief: true } : { node }) };
       return body(await api.GET("/api/v1/jobs/{id}/placement", { params: { path: { id }, query }, signal }));
     },
-    // What was known stays until the newer answer is there.
+    // What was known stays until the other attempt's answer is there.
     placeholderData: keepPreviousData,
   });
 

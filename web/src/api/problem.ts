@@ -43,11 +43,16 @@ export async function problemFrom(response: Response): Promise<Problem> {
   );
 }
 
+/** Whether the same may be answered well later: a restart or a lost connection passes, a 4xx does not. */
+export function passing(error: unknown): boolean {
+  return !(error instanceof Problem && error.status >= 400 && error.status < 500);
+}
+
 /** Any thrown value as a problem; a failed connection becomes one with status 0. */
 export function asProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof TypeError) {
-    return new Problem(0, "The service cannot be reached", "Is `lockstep serve` running? This page tries again by itself.");
+    return new Problem(0, "The service cannot be reached", "Is `lockstep serve` running?");
   }
   return new Problem(0, "Something went wrong on this page", error instanceof Error ? error.message : String(error));
 }

@@ -8,7 +8,7 @@ import { useEvents } from "./useEvents";
 import { useThrottled } from "./useThrottled";
 
 // A whole set of curves is some 100 kB; once a second looks continuous.
-const METRICS_MS = 1000;
+const REFRESH_MS = 1000;
 
 export interface LiveJob {
   connection: Connection;
@@ -22,7 +22,8 @@ export function useJobEvents(id: string): LiveJob {
   const queries = useQueryClient();
   const [logSize, setLogSize] = useState<number | null>(null);
   const [complete, setComplete] = useState(false);
-  const refreshMetrics = useThrottled(METRICS_MS, () => queries.invalidateQueries({ queryKey: keys.metrics(id) }));
+  const refreshMetrics = useThrottled(REFRESH_MS, () => queries.invalidateQueries({ queryKey: keys.metrics(id) }));
+  const refreshTimeline = useThrottled(REFRESH_MS, () => queries.invalidateQueries({ queryKey: keys.timeline(id) }));
 
   const update = (change: Partial<Job>) =>
     queries.setQueryData(jobQuery(id).queryKey, (known) => (known ? { ...known, ...change } : known));
@@ -34,12 +35,12 @@ export function useJobEvents(id: string): LiveJob {
       update({ last: (data as JobEvents["metrics"]).last });
       refreshMetrics();
     },
-    timeline: () => void queries.invalidateQueries({ queryKey: keys.timeline(id) }),
+    timeline: refreshTimeline,
     log: (data) => setLogSize((data as JobEvents["log"]).size),
     end: (data) => {
       update(data as JobEvents["end"]);
       // What is read late of an attempt that has ended changes a sentence, and adds none.
-      void queries.invalidateQueries({ queryKey: keys.timeline(id) });
+      refreshTimeline();
       refreshMetrics();
       setComplete(true);
     },

@@ -7,6 +7,7 @@ import { LOSS, moreCharts, THROUGHPUT, USAGE } from "../charts/catalog";
 import { Chart } from "../charts/Chart";
 import { StepTime } from "../steptime/StepTime";
 import { ErrorView } from "../ui/ErrorView";
+import { StaleNote } from "../ui/StaleNote";
 import { isOver } from "./phase";
 import { doneAgain } from "./attempts";
 import { RankTable } from "./RankTable";
@@ -61,6 +62,7 @@ export function OverviewTab({ job, metrics, joined, onJoined }: Props) {
   if (series.every((one) => one.step.length === 0)) {
     return (
       <>
+        <StaleNote what="The curves" of={metrics} />
         <p className="quiet-note" data-testid="no-metrics">
           {isOver(job.phase)
             ? "The job reported no values. Its log may say why."
@@ -75,6 +77,7 @@ export function OverviewTab({ job, metrics, joined, onJoined }: Props) {
   }
   return (
     <>
+      <StaleNote what="The curves" of={metrics} />
       <div className="chart-bar">
         <Switch name="Horizontal axis" choices={MODES} chosen={mode} onChoice={setMode} />
         {begun !== undefined && begun.length > 1 && <Switch name="Attempts" choices={VIEWS} chosen={joined} onChoice={onJoined} />}

@@ -5,6 +5,7 @@ import { timelineQuery } from "../api/jobs";
 import { exact, timeOfDay } from "../format/times";
 import { ErrorView } from "../ui/ErrorView";
 import { Prose } from "../ui/Prose";
+import { StaleNote } from "../ui/StaleNote";
 import { byDay, tone } from "./timeline";
 
 export function TimelineTab({ id }: { id: string }) {
@@ -18,6 +19,7 @@ export function TimelineTab({ id }: { id: string }) {
   }
   return (
     <div className="timeline panel" data-testid="timeline">
+      <StaleNote what="The timeline" of={timeline} />
       {byDay(timeline.data).map(({ day, lines }, index) => (
         <Fragment key={index}>
           <h3>{day}</h3>

@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { placementQuery } from "../api/jobs";
 import { ErrorView } from "../ui/ErrorView";
+import { StaleNote } from "../ui/StaleNote";
 import { CoreMap } from "./CoreMap";
 import { CpuDetails } from "./CpuDetails";
 import { Legend } from "./Legend";
@@ -13,11 +14,10 @@ interface Props {
   id: string;
   attempt: number | null;
   node: string;
-  revision: number;
 }
 
-export function NodeView({ id, attempt, node: name, revision }: Props) {
-  const query = useQuery(placementQuery(id, { attempt, node: name, revision }));
+export function NodeView({ id, attempt, node: name }: Props) {
+  const query = useQuery(placementQuery(id, { attempt, node: name }));
   const node = query.data?.nodes[0];
   const map = useMemo(() => (node ? nodeMap(node) : null), [node]);
   const [chosen, setChosen] = useState<number | null>(null);
@@ -30,6 +30,7 @@ export function NodeView({ id, attempt, node: name, revision }: Props) {
   const looked = map.cpus.find((cpu) => cpu.cpu === chosen) ?? first;
   return (
     <>
+      <StaleNote what={name} of={query} />
       {looked === undefined ? (
         <p className="quiet-note">{name} has not told its machine and its plan.</p>
       ) : (

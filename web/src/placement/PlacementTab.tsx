@@ -1,12 +1,17 @@
 // Where the ranks of an attempt were planned to sit, and where the kernel says that their threads do.
-import { useQuery } from "@tanstack/react-query";
-import { useState } from "react";
-import { placementQuery } from "../api/jobs";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useState } from "react";
+import { keys, placementQuery } from "../api/jobs";
 import type { JobPlacement, JobWithSpec } from "../api/types";
+import { useThrottled } from "../events/useThrottled";
 import { ErrorView } from "../ui/ErrorView";
+import { StaleNote } from "../ui/StaleNote";
 import { NodeStrip } from "./NodeStrip";
 import { NodeView } from "./NodeView";
 import { VerdictSummary } from "./VerdictSummary";
+
+// Each rank's verdict is a new revision: what came of them is asked for calmly.
+const REFRESH_MS = 1000;
 
 /** The node to show first: the first one where something is wrong. */
 function firstNode({ nodes }: JobPlacement): string | null {
@@ -18,7 +23,10 @@ export function PlacementTab({ job }: { job: JobWithSpec }) {
   const [attempt, setAttempt] = useState<number | null>(null);
   const [chosen, setChosen] = useState<string | null>(null);
   const revision = job.verdicts?.revision ?? 0;
-  const all = useQuery(placementQuery(job.id, { attempt, node: null, revision }));
+  const all = useQuery(placementQuery(job.id, { attempt, node: null }));
+  const queries = useQueryClient();
+  const refresh = useThrottled(REFRESH_MS, () => queries.invalidateQueries({ queryKey: keys.placement(job.id) }));
+  useEffect(refresh, [refresh, revision]);
 
   if (all.data === undefined) {
     if (all.isError) return <ErrorView error={all.error} retry={() => void all.refetch()} />;
@@ -28,6 +36,7 @@ export function PlacementTab({ job }: { job: JobWithSpec }) {
   const node = nodes.some((one) => one.node === chosen) ? chosen : firstNode(all.data);
   return (
     <section className="placement" data-testid="placement" aria-label="Placement">
+      <StaleNote what="The placement" of={all} />
       <VerdictSummary placement={all.data} counts={attempt === null ? job.verdicts : null}>
         {job.attempts.length > 1 && (
           <label className="toggle">
@@ -47,7 +56,7 @@ export function PlacementTab({ job }: { job: JobWithSpec }) {
         )}
       </VerdictSummary>
       {nodes.length > 1 && node !== null && <NodeStrip nodes={nodes} chosen={node} choose={setChosen} />}
-      {node !== null && <NodeView key={node} id={job.id} attempt={attempt} node={node} revision={revision} />}
+      {node !== null && <NodeView key={node} id={job.id} attempt={attempt} node={node} />}
     </section>
   );
 }
