@@ -36,15 +36,33 @@ export function takeCode(location: Location, history: History): string | null {
 }
 
 let refusal: string | null = null;
+const watching = new Set<() => void>();
 
 /** Signs in by a link's code; why that failed is kept for the sign-in form. */
 export async function followLink(code: string): Promise<void> {
   try {
     await signIn({ code });
+    refusal = null;
   } catch (error) {
     refusal = asProblem(error).detail;
   }
+  watching.forEach((tell) => tell());
+}
+
+/** Follows each link that is put into the address bar of this open page; `followed` is called after it let somebody in or not. */
+export function followPastedLinks(followed: () => void): void {
+  // With another fragment alone, a browser loads no page anew.
+  window.addEventListener("hashchange", () => {
+    const code = takeCode(window.location, window.history);
+    if (code !== null) void followLink(code).then(followed);
+  });
 }
 
 /** Why the link that brought somebody here did not let them in; null where it did, or there was none. */
 export const linkRefusal = (): string | null => refusal;
+
+/** Calls `tell` whenever a link was followed; what it returns ends that. */
+export function onLinkFollowed(tell: () => void): () => void {
+  watching.add(tell);
+  return () => watching.delete(tell);
+}

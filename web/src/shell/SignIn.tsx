@@ -1,12 +1,13 @@
 // The way in for somebody who came without a link that is good.
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { useState, type SubmitEvent } from "react";
+import { useState, useSyncExternalStore, type SubmitEvent } from "react";
 import { asProblem } from "../api/problem";
-import { linkRefusal, sessionQuery, signIn } from "../api/session";
+import { linkRefusal, onLinkFollowed, sessionQuery, signIn } from "../api/session";
 
 export function SignIn() {
   const queries = useQueryClient();
   const [token, setToken] = useState("");
+  const refusal = useSyncExternalStore(onLinkFollowed, linkRefusal);
   const entering = useMutation({
     mutationFn: (given: string) => signIn({ token: given }),
     onSuccess: () => queries.invalidateQueries({ queryKey: sessionQuery.queryKey }),
@@ -35,7 +36,7 @@ export function SignIn() {
         aria-describedby="token-problem"
       />
       <p id="token-problem" className="field-problem" role="alert">
-        {entering.isError ? asProblem(entering.error).detail : linkRefusal()}
+        {entering.isError ? asProblem(entering.error).detail : refusal}
       </p>
       <button type="submit" className="button strong" disabled={entering.isPending || token.trim() === ""}>
         {entering.isPending ? "Signing in…" : "Sign in"}

@@ -4,7 +4,9 @@ import { QueryClientProvider } from "@tanstack/react-query";
 import { cleanup, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { Problem } from "../api/problem";
 import { makeQueryClient } from "../api/queries";
+import { followPastedLinks } from "../api/session";
 import type { Phase } from "../api/types";
 import { LogPiece } from "../job/LogPiece";
 import { SignIn } from "../shell/SignIn";
@@ -50,6 +52,17 @@ describe("text from elsewhere", () => {
   });
 });
 
+describe("an error", () => {
+  it("says that the page tries again by itself where it does, and only there", () => {
+    const says = (error: unknown) => {
+      const { container } = render(<ErrorView error={error} />);
+      return container.textContent.includes("tries again by itself");
+    };
+    expect([new TypeError("Failed to fetch"), new Problem(503, "Busy", "Later.")].map(says)).toEqual([true, true]);
+    expect([new Problem(404, "No such job", "It is gone."), new Error("a fault of the page")].map(says)).toEqual([false, false]);
+  });
+});
+
 describe("signing in", () => {
   it("shows why a token was refused, and keeps the form", async () => {
     const answer = { title: "Unauthenticated", detail: "The token is not this service's.", status: 401 };
@@ -67,5 +80,27 @@ describe("signing in", () => {
     expect((await screen.findByText("The token is not this service's.")).getAttribute("role")).toBe("alert");
     expect(fetched).toHaveBeenCalledTimes(1);
     expect(button).toHaveProperty("disabled", false);
+  });
+
+  it("by a link that is put into the open page takes its code out first, and says why it was refused", async () => {
+    const answer = { title: "Unauthenticated", detail: "This link was used already.", status: 401 };
+    const addresses: string[] = [];
+    vi.stubGlobal("fetch", () => {
+      addresses.push(window.location.href);
+      return Promise.resolve(new Response(JSON.stringify(answer), { status: 401 }));
+    });
+    render(
+      <QueryClientProvider client={makeQueryClient()}>
+        <SignIn />
+      </QueryClientProvider>,
+    );
+    const before = window.location.href;
+    const followed = vi.fn();
+    followPastedLinks(followed);
+    window.location.hash = "#code=abc";
+    expect((await screen.findByText("This link was used already.")).getAttribute("role")).toBe("alert");
+    await vi.waitFor(() => expect(followed).toHaveBeenCalledTimes(1));
+    expect(addresses).toEqual([before]);
+    expect(window.location.href).toBe(before);
   });
 });
