@@ -183,9 +183,9 @@ class RunOnNodes:
         self.tell(rank, "verdict", verdict_values(found))
         return found
 
-    def end(self) -> None:
-        """The run's end, so that nothing more is looked for."""
-        self._end(self.attempt, Exit(self.attempt, self.attempt, 0, None, 0, self.nodes[0], None, time.time()))
+    def end(self, code: int = 0) -> None:
+        """The run's end, with this exit code, so that nothing more is looked for."""
+        self._end(self.attempt, Exit(self.attempt, self.attempt, code, None, 0, self.nodes[0], None, time.time()))
 
     def _end(self, attempt: int, ended: Exit) -> None:
         claim = claim_file(self.run, attempt)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from support.browsing import address
 from support.lockstep import Lockstep
 from support.placements import RunOnNodes, machine
 from support.waiting import spec_file
@@ -18,37 +17,6 @@ from support.waiting import spec_file
 DIST = Path(__file__).parents[2] / "web" / "dist"
 ONE_RANK = ("resources.nodes=1", "training.model=digits-mlp")
 TRAINING_MS = 90_000
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the browser complained of: errors of scripts, and what the Content-Security-Policy refused."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
-    """A page of a browser that has never been here."""
-
-    def note(message: ConsoleMessage) -> None:
-        # A refused request is an answer that the page shows; everything else is a fault of the page.
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            complaints.append(message.text)
-
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.on("console", note)
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    yield opened
-    context.close()
-    assert complaints == []
-
-
-def address(service: Lockstep, path: str = "/", *, link: bool = True) -> str:
-    if not link:
-        return str(json.loads((service.home / "service.json").read_text())["url"]) + path
-    base, _, code = service.link().partition("/#")
-    return f"{base}{path}#{code}"
 
 
 def test_nobody_gets_in_without_the_token(service: Lockstep, page: Page) -> None:

@@ -13,7 +13,12 @@ export function Banners({ job, connection, tab }: { job: Job; connection: Connec
       {job.phase === "ended badly" && (
         <div className="banner bad" role="alert" data-testid="banner-ended-badly">
           <strong>The job ended badly.</strong> {" "}
-          <Prose text={job.reason ?? "Slurm gave no reason; the log's last lines may."} />
+          <Prose text={job.reason ?? "Slurm gave no reason; the log's last lines may."} />{" "}
+          {job.nodes.length > 0 && tab !== "log" && (
+            <Link to="/jobs/$id" params={{ id: job.id }} search={{ tab: "log" }} resetScroll={false}>
+              Read its log
+            </Link>
+          )}
         </div>
       )}
       {job.phase === "unknown" && (
