@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -93,6 +94,42 @@ class TestReadSpools:
         assert stored(app, good.id) == spooled(good.run)
         with app.database.reading() as session:
             assert list(worklists.unfinished(session)) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "values"),
+        [("gap", {"dropped": 1e20}), ("gap", {"dropped": 2**64}), ("resume", {"saved_by": 2**70})],
+        ids=["a float", "a whole number", "an attempt"],
+    )
+    def test_a_number_that_cannot_be_stored_keeps_no_job_from_its_end(
+        self,
+        kind: str,
+        values: Json,
+        app: Application,
+        api: TestClient,
+        spec: Json,
+        job: Json,
+        job_token: str,
+        run_of: Callable[[Json], HandMadeRun],
+    ) -> None:
+        odd, good = run_of(job), run_of(api.post("/api/v1/jobs", json=spec).json())
+        answer = api.post(
+            f"/api/v1/jobs/{odd.id}/records",
+            content=odd.line(kind=kind, step=1, **values),
+            headers={"Authorization": f"Bearer {job_token}"},
+        )
+        assert answer.status_code == 200
+        good.spool(good.line(step=1))
+        with app.database.writing() as session:
+            for hand in (odd, good):
+                kept = jobs.lock(session, hand.id)
+                assert kept is not None
+                kept.phase = "ended badly"
+        ingest.unfinished(app, everything=True)
+        assert stored(app, good.id) == spooled(good.run)
+        with app.database.reading() as session:
+            assert list(worklists.unfinished(session)) == []
+        (rank,) = api.get(f"/api/v1/jobs/{odd.id}/metrics").json()["by_rank"]
+        assert rank["dropped"] == (2**63 - 1 if kind == "gap" else 0)
 
     def test_what_a_link_leads_out_to_is_not_read(
         self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun], tmp_path: Path

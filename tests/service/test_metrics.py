@@ -112,6 +112,14 @@ class TestFigures:
         (rank,) = figures.by_rank()
         assert (rank.node, rank.step, rank.loss, rank.exposed_share, rank.dropped) == ("node1", 2, 0.5, 0.5, 12)
 
+    def test_what_was_dropped_is_counted_as_far_as_it_can_be_stored(self) -> None:
+        figures = Figures()
+        told: list[Any] = [2.5, -7, "many", [3], 10**400, 1]
+        figures.take([record(0, seq, kind="gap", dropped=dropped) for seq, dropped in enumerate(told, 1)])
+        assert [rank.dropped for rank in figures.by_rank()] == [3]
+        figures.take([record(0, seq, kind="gap", dropped=2**62) for seq in (7, 8, 9)])
+        assert [rank.dropped for rank in Figures.of(1, figures.stored()[0], []).by_rank()] == [2**63 - 1]
+
     def test_a_loss_that_not_every_step_tells_stays(self) -> None:
         figures = Figures()
         figures.take([record(0, 2, 2, samples_per_s=9.0)])

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from lockstep_service.metrics.exchange import Isolation, Tuning
 from lockstep_service.metrics.pace import RECENT
-from lockstep_service.metrics.record import Record, number, text
+from lockstep_service.metrics.record import MOST_COUNTED, Record, count, number, text
 from lockstep_service.metrics.saved import Resumed, Saved
 from lockstep_service.metrics.sources import MOST_NODES, Source, Staging
 from lockstep_service.metrics.stretch import Stretch
@@ -104,7 +104,7 @@ class Rank(Struct, array_like=True):
                 self.usage = {name: number(values[name]) for name in DRAWN_OF_USAGE if name in values}
                 self.used = {name: number(values[name]) for name in _ADDED_UP if name in values}
         elif kind == "gap":
-            self.dropped += int(number(values.get("dropped")) or 0)
+            self.dropped = min(self.dropped + count(values.get("dropped")), MOST_COUNTED)
 
     def _step(self, record: Record) -> None:
         seq, step, values = record.seq, record.step, record.values

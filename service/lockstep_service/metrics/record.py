@@ -18,6 +18,8 @@ from lockstep_service.wire import LATEST
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _HALF = re.compile("[\ud800-\udfff]")
 _INT32, _INT64 = 2**31, 2**63
+MOST_COUNTED = _INT64 - 1
+"""Of what is counted: the highest number that figures are stored with."""
 LONGEST_LINE = 1 << 20
 _LONGEST_TEXT = 300
 """Characters of a text that a rank wrote, where it is shown."""
@@ -150,6 +152,17 @@ def number(value: object) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
+
+
+def count(value: object) -> int:
+    """A value as a number of things, the fraction left out; 0 where it is none, ``MOST_COUNTED`` at most."""
+    found = number(value)
+    return 0 if found is None or found < 0 else min(int(found), MOST_COUNTED)
+
+
+def attempt(value: object) -> int | None:
+    """A value as an attempt's number; None where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _INT32 else None
 
 
 def text(value: object) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from lockstep_service.metrics.record import Record, number, text
+from lockstep_service.metrics.record import Record, attempt, number, text
 
 
 class Saved(Struct, array_like=True):
@@ -61,9 +61,8 @@ class Resumed(Struct, array_like=True, frozen=True):
         """From a record of the kind ``resume``; None where it does not say from which step."""
         if record.step is None:
             return None
-        saved_by = record.values.get("saved_by")
-        by = saved_by if isinstance(saved_by, int) and saved_by > 0 else None
-        return cls(record.step, record.time, by, text(record.values.get("job")))
+        values = record.values
+        return cls(record.step, record.time, attempt(values.get("saved_by")), text(values.get("job")))
 
 
 def _amount(value: object) -> float | None:
