@@ -88,6 +88,12 @@ class TestCompletions:
         assert [job.id for job in completions.by_name(["x (7) Name=digits.5"])] == [5]
         assert [job.id for job in completions.by_id([5])] == [5]
 
+    def test_a_name_of_another_encoding_is_as_the_queue_has_it(self, file: Path, completions: Completions) -> None:
+        with file.open("ab") as end:
+            end.write(line(4, "caf?").encode().replace(b"?", b"\xe9"))
+        (job,) = completions.by_name([r"caf\xe9.4"])
+        assert (job.id, job.name) == (4, r"caf\xe9.4")
+
     def test_another_file_in_its_place_is_read_from_its_beginning(self, file: Path, completions: Completions) -> None:
         assert ids(completions, 3) == [3]
         file.rename(file.with_suffix(".1"))

@@ -121,3 +121,11 @@ class TestDrained:
         assert (node.state, node.flags, node.reason) == ("IDLE", ("DRAIN",), "new disk State=DOWN [not yet]")
         own_desk.scontrol("update", "nodename=node1", "state=resume")
         until(lambda: client.nodes()[0].flags == (), "the node is back")
+
+    def test_a_reason_of_another_encoding_can_be_read_and_stored(self, own_desk: Desk) -> None:
+        client = own_desk.client
+        own_desk.scontrol("update", "nodename=node1", "state=drain", os.fsdecode(b"reason=d\xe9f du disque"))
+        (node,) = client.nodes()
+        assert (node.state, node.flags, node.reason) == ("IDLE", ("DRAIN",), r"d\xe9f du disque")
+        own_desk.scontrol("update", "nodename=node1", "state=resume")
+        until(lambda: client.nodes()[0].flags == (), "the node is back")

@@ -152,6 +152,21 @@ class TestWhatItGets:
         (stand_in.folder / "resource.py").write_text("raise SystemExit('not the real resource')")
         assert process.ask("version") == "25.11.2"
 
+    def test_a_reason_that_pyslurm_cannot_decode_costs_no_node(
+        self, stand_in: StandIn, process: PySlurmProcess
+    ) -> None:
+        with (stand_in.folder / "pyslurm" / "__init__.py").open("a") as module:
+            module.write(
+                "class Node:\n"
+                "    name, state, effective_cpus, allocated_cpus, sockets = 'node1', 'IDLE+DRAIN', 4, 0, 1\n"
+                "    cores_per_socket, threads_per_core, real_memory, partitions = 4, 1, 900, ['main']\n"
+                "    reason = property(lambda self: b'd\\xe9f'.decode())\n"
+                "class Nodes:\n"
+                "    load = staticmethod(lambda: {'node1': Node()})\n"
+            )
+        (node,) = process.ask("nodes")
+        assert (node["name"], node["reason"]) == ("node1", r"d\xe9f")
+
     def test_this_process_never_imports_pyslurm(self, process: PySlurmProcess) -> None:
         process.ask("ping")
         assert "pyslurm" not in sys.modules

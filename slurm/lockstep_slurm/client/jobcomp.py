@@ -82,7 +82,8 @@ class Completions:
 
 
 def _text(line: bytes) -> str:
-    return line.decode("utf-8", "surrogateescape")
+    # As the commands' output is: a job's name must be the same from both.
+    return line.decode("utf-8", "backslashreplace")
 
 
 def parse(lines: Iterable[str], user: str) -> list[SlurmJob]:

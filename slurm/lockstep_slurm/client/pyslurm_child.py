@@ -107,10 +107,18 @@ def _nodes(slurm: ModuleType) -> list[dict[str, object]]:
             "threads_per_core": node.threads_per_core,
             "memory": node.real_memory,
             "partitions": list(node.partitions),
-            "reason": node.reason,
+            "reason": _reason(node),
         }
         for node in slurm.Nodes.load().values()
     ]
+
+
+def _reason(node: Any) -> str | None:  # noqa: ANN401 - pyslurm's
+    try:
+        return node.reason  # type: ignore[no-any-return]
+    except UnicodeDecodeError as error:
+        # An administrator's terminal need not speak UTF-8 (22.5.3): as the commands' output is read.
+        return error.object.decode(errors="backslashreplace")
 
 
 def _partitions(slurm: ModuleType) -> list[dict[str, object]]:

@@ -180,8 +180,15 @@ def _finish(
                 raise SlurmUnavailableError(f"{name} gave no answer within {timeout:g} s") from error
             raise
     seconds = time.monotonic() - began
-    said = out.decode(errors="surrogateescape"), err.decode(errors="surrogateescape")
-    return Answer(process.returncode, *said, seconds=seconds, stopped=stopped)
+    return Answer(process.returncode, _text(out), _text(err), seconds=seconds, stopped=stopped)
+
+
+def _text(said: bytes) -> str:
+    """What a command said, as every answer and every database can hold it.
+
+    What people write into Slurm comes back byte for byte, and their terminals need not speak UTF-8.
+    """
+    return said.decode(errors="backslashreplace")
 
 
 def _listen(process: subprocess.Popen[bytes], stop_at: re.Pattern[bytes], end: float) -> tuple[bytes, bytes, bool]:
