@@ -60,6 +60,12 @@ def test_long_curves_and_windows_are_the_same_too() -> None:
     assert taken(batches, by_column=True) == taken(batches, by_column=False)
 
 
+def test_curves_that_grow_long_within_a_batch_are_the_same_too() -> None:
+    steps = [*range(1, 9000), *range(4000, 8000), *range(8500, 12_000), *range(100, 200), *range(12_000, 12_100)]
+    records = [Record(1, 0, seq, 1e9 + seq, "step", step, {"loss": 1.0 / seq}) for seq, step in enumerate(steps, 1)]
+    assert taken([records], by_column=True) == taken([records], by_column=False)
+
+
 def test_steps_that_went_back_are_kept_where_the_window_is_full() -> None:
     ahead = [Record(1, 0, seq, 1e9 + seq, "step", seq, {"loss": 1.0}) for seq in range(1, 1025)]
     back = [Record(1, 0, 1024 + seq, 2e9 + seq, "step", seq, {"loss": 1.0}) for seq in range(1, 2 * LEAST)]

@@ -27,8 +27,12 @@ from lockstep_service.metrics.stretch import Stretch, parts
 ROOM, LEAST_ROOM = 4096, 512
 """Points of one curve; a job with many has less for each."""
 ROOM_IN_ALL = 500_000
-MOST_CURVES = 2000
-"""Of one attempt: further ones are stored and not drawn."""
+MOST_CURVES, MOST_CURVES_IN_ALL = 2000, 20_000
+"""Of one attempt, and of a job: further ones are stored and not drawn."""
+MOST_RANKS = 100_000
+"""Of all attempts of a job together: records of further ones are not stored."""
+_LONG = 2 * ROOM
+"""Points of a curve that is narrowed before a record that goes back is put between them, which moves all behind it."""
 _LONGEST_NAME = 256
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which JSON can say and no answer can."""
@@ -56,6 +60,8 @@ class Figures:
         self.last_told = 0.0
         """When ``last`` was made, by a clock of the caller's."""
         self._named: dict[tuple[int, Kind], dict[str, Curve | None]] = {}
+        self._counts: dict[int, int] = {}
+        """By attempt, how many names there are of what is drawn."""
         self._since = 0
 
     def take(self, records: Sequence[Record]) -> list[bool]:
@@ -65,7 +71,7 @@ class Figures:
         for part in parts(records):
             if not isinstance(part, Stretch):
                 taken += [self._take(record, touched) for record in part]
-            elif (rank := self._rank(part.first)).continues(part):
+            elif (rank := self._rank(part.first)) is not None and rank.continues(part):
                 self._take_stretch(rank, part, touched)
                 taken += [True] * len(part.records)
             else:
@@ -78,6 +84,8 @@ class Figures:
 
     def _take(self, record: Record, touched: set[Curve]) -> bool:
         rank = self._rank(record)
+        if rank is None:
+            return False
         late = record.seq < rank.newest_seq
         if not rank.see(record.seq):
             return False
@@ -104,20 +112,24 @@ class Figures:
         attempt, of = stretch.first.attempt, stretch.first.rank
         for name in stretch.names:
             values = stretch.floats(name)
-            if values is None:
-                for record in stretch.records:
-                    self._draw(record, "step", {name: record.values[name]}, touched, late=False)
-                continue
-            curve = self._curve(attempt, "step", name)
-            if curve is not None:
-                self._since += len(values)
-                touched.add(curve)
-                curve.extend(stretch.steps, of, values, stretch.times)
+            if values is not None:
+                curve = self._curve(attempt, "step", name)
+                if curve is None:
+                    continue
+                goes_back = bool(curve.steps) and stretch.steps[0] < curve.steps[-1]
+                if not goes_back or len(curve.steps) + len(values) <= _LONG:
+                    self._since += len(values)
+                    touched.add(curve)
+                    curve.extend(stretch.steps, of, values, stretch.times)
+                    continue
+            for record in stretch.records:
+                self._draw(record, "step", {name: record.values[name]}, touched, late=False)
 
-    def _rank(self, record: Record) -> Rank:
+    def _rank(self, record: Record) -> Rank | None:
+        """The record's rank in its attempt; None where that would be one too many."""
         place = record.attempt, record.rank
         found = self.ranks.get(place)
-        if found is None:
+        if found is None and not self.full:
             found = self.ranks[place] = Rank(*place)
         return found
 
@@ -146,6 +158,8 @@ class Figures:
                 continue
             self._since += 1
             touched.add(curve)
+            if len(curve.steps) > _LONG and step < curve.steps[-1]:
+                curve.narrow(ROOM // 2)
             curve.put(step, record.rank, height, record.time, late=late)
             if record.step is None:
                 curve.by_step = False
@@ -161,9 +175,10 @@ class Figures:
     def _begin(self, attempt: int, kind: Kind, name: str) -> Curve | None:
         """A new curve; None where it is not to be drawn, which is noted."""
         named = self._named[attempt, kind]
-        count = sum(len(curves) for (of, _), curves in self._named.items() if of == attempt)
-        if count >= MOST_CURVES:
+        count = self._counts.get(attempt, 0)
+        if count >= MOST_CURVES or len(self.curves) >= MOST_CURVES_IN_ALL:
             return None
+        self._counts[attempt] = count + 1
         if len(name) > _LONGEST_NAME or _HALF.search(name):
             named[name] = None
             return None
@@ -171,10 +186,15 @@ class Figures:
         self.curves.append(curve)
         return curve
 
+    @property
+    def full(self) -> bool:
+        """Whether records of no further rank are stored."""
+        return len(self.ranks) >= MOST_RANKS
+
     def reached(self, records: Iterable[Record]) -> dict[tuple[int, int], int]:
-        """Per (attempt, rank) of ``records``: the highest seq up to which none is missing."""
+        """Per (attempt, rank) of ``records``: the highest seq up to which none is missing; 0 of one too many."""
         places = sorted({(record.attempt, record.rank) for record in records})
-        return {place: self.ranks[place].contiguous for place in places}
+        return {place: rank.contiguous if (rank := self.ranks.get(place)) else 0 for place in places}
 
     def last(self, attempt: int) -> dict[str, Any]:
         """The newest figures of the attempt as a whole (``JobRow.last``)."""
@@ -286,6 +306,7 @@ class Figures:
             curve = Curve.of(zlib.decompress(body))
             figures.curves.append(curve)
             figures._named.setdefault((curve.attempt, kind_of(curve)), {})[curve.name] = curve
+            figures._counts[curve.attempt] = figures._counts.get(curve.attempt, 0) + 1
         return figures
 
 

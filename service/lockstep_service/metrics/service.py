@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import zlib
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from sqlalchemy.orm import Session
 
@@ -33,6 +35,7 @@ _PIECE = 1 << 20
 _MOST_MEMBERS = 100
 """Each costs a copy of all that follows it."""
 _MANY_RANKS, _LAST_SECONDS = 64, 1.0
+_log = logging.getLogger(__name__)
 
 
 def store(app: Application, session: Session, job_id: str, writer: str, sent: Batch) -> Acknowledgement:
@@ -82,7 +85,20 @@ def take_in(app: Application, session: Session, row: JobRow, batch: Batch) -> di
             repository.keep(session, row.id, figures)
             app.figures.tidy()
         told(session, Change(row.id, "metrics"))
-    return figures.reached(batch.records)
+    reached = figures.reached(batch.records)
+    if figures.full and not all(reached.values()):
+        _tell_once(row.id, len(figures.ranks))
+    return reached
+
+
+@lru_cache(maxsize=1000)
+def _tell_once(job_id: str, ranks: int) -> None:
+    _log.warning(
+        "job %s has records of %d ranks, over all its attempts, and those of further ones are not stored; rerun it, "
+        "where they are to be seen",
+        job_id,
+        ranks,
+    )
 
 
 def settle(app: Application, session: Session, row: JobRow) -> None:

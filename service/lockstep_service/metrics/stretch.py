@@ -7,7 +7,6 @@ Those of several ranks of a node alternate, and go one by one, as what is odd in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from lockstep_service.metrics.record import Record, Value
 
@@ -69,7 +68,8 @@ def _end(records: Sequence[Record], begin: int) -> int:
     at = begin + 1
     if first.kind != "step" or step is None:
         return at
-    for record in islice(records, at, None):
+    while at < len(records):  # not by ``islice``, which goes through all that is before
+        record = records[at]
         seq += 1
         following = record.step
         if (
