@@ -25,6 +25,7 @@ from lockstep_service.dispatch.watched import Watch
 from lockstep_service.errors import MalformedError, TooLargeError
 from lockstep_service.events.broadcaster import Broadcaster
 from lockstep_service.events.looks import Looks
+from lockstep_service.jobs.attempts import Claims
 from lockstep_service.jobs.forecasts import Forecasts
 from lockstep_service.jobs.intake import Intake
 from lockstep_service.jobs.progress import KeysInProgress
@@ -52,6 +53,7 @@ class Application:
     figures: FiguresCache = field(default_factory=FiguresCache)
     answers: Answers = field(default_factory=Answers)
     writers: Writers = field(default_factory=Writers)
+    claims: Claims = field(default_factory=Claims)
     taking_in: Room = field(default_factory=Room)
     looks: Looks[Any] = field(default_factory=Looks)
     watch: Watch = field(default_factory=Watch)

@@ -322,7 +322,7 @@ class TestFiguresCache:
             with app.database.writing() as session:
                 row = jobs.lock(session, hand.id)
                 assert row is not None
-                service.take_in(app, session, row, lost)
+                service.take_in(app, session, row, lost, ())
                 raise OSError("no room on the disk")
 
         with pytest.raises(OSError, match="no room"):
@@ -350,7 +350,7 @@ class TestFiguresCache:
         with other.database.writing() as session:
             row = jobs.lock(session, hand.id)
             assert row is not None
-            service.settle(other, session, row)
+            service.settle(other, session, row, ())
             session.execute(delete(ChunkRow).where(ChunkRow.job_id == hand.id))
         self.send(app, hand, hand.line(step=3, loss=3.0))
         assert self.shown(app, hand)[0][0].value == [1.0, 2.0, 3.0]

@@ -208,7 +208,7 @@ class TestPostRecords:
         with app.database.writing() as session:
             row = jobs.lock(session, hand.id)
             assert row is not None
-            service.settle(app, session, row)
+            service.settle(app, session, row, ())
             assert (row.last["step"], row.last["loss"]) == (2, 2.0)
 
     def test_last_says_how_many_ranks_told_a_throughput(self, post: Any, api: TestClient, job: Json) -> None:

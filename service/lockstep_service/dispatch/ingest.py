@@ -24,7 +24,7 @@ from lockstep_service.metrics.record import LONGEST_LINE, Batch, Record, RecordE
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
 from lockstep_slurm.job import beneath
-from lockstep_slurm.job.rundir import exit_file, open_spool, spool_attempts, spool_files
+from lockstep_slurm.job.rundir import claimed_attempts, exit_file, open_spool, spool_attempts, spool_files
 
 _PIECE = 1 << 20
 """Bytes of a spool in one transaction."""
@@ -141,11 +141,12 @@ def read_spools(app: Application, job_id: str, run: Path) -> int:
         offset, written = offsets.get(name, 0), _written(state)
         # To its end as it is now: one that grows as fast as it is read must not keep the others waiting.
         while offset < state.st_size and (piece := read_piece(file, offset)) is not None:
+            seen = app.claims.seen(app.database, job_id, piece.batch.attempts)
             with app.database.writing() as session:
                 row = jobs.lock(session, job_id)
                 if row is None:
                     return taken
-                service.take_in(app, session, row, piece.batch)
+                service.take_in(app, session, row, piece.batch, seen)
                 if piece.records:
                     service.heard(row, written)
                 repository.keep_offset(session, job_id, name, piece.end)
@@ -202,9 +203,10 @@ def _is_over(row: JobRow | Row[Any]) -> bool:
 
 
 def _make_final(app: Application, seen: Row[Any]) -> None:
+    claims = claimed_attempts(Path(seen.run_dir))
     with app.database.writing() as session:
         row = jobs.lock(session, seen.id)
         if row is not None and _is_over(row) and not row.final:
-            service.settle(app, session, row)
+            service.settle(app, session, row, claims)
             row.final = True
             jobs.changed(session, row)

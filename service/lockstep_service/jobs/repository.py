@@ -64,6 +64,11 @@ def run_directory(session: Session, job_id: str) -> str | None:
     return session.scalars(select(JobRow.run_dir).where(JobRow.id == job_id)).one_or_none()
 
 
+def attempts(session: Session, job_id: str) -> frozenset[int]:
+    """The numbers of the job's attempts that are known."""
+    return frozenset(session.scalars(select(AttemptRow.number).where(AttemptRow.job_id == job_id)))
+
+
 def changed_since(session: Session, since: datetime, limit: int) -> Sequence[str]:
     """The ids of jobs that changed after ``since``, oldest change first."""
     wanted = select(JobRow.id).where(JobRow.changed_at > since).order_by(JobRow.changed_at).limit(limit)

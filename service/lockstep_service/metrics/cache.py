@@ -9,7 +9,7 @@ from threading import Lock
 from sqlalchemy.orm import Session
 
 from lockstep_service.database import at_end
-from lockstep_service.jobs.attempts import claimed
+from lockstep_service.jobs.attempts import claimed, look
 from lockstep_service.jobs.phase import ENDED
 from lockstep_service.metrics import repository
 from lockstep_service.metrics.figures import Figures
@@ -59,9 +59,12 @@ class FiguresCache:
         """The job's figures as of its row; ``joined``: one line of each figure over all attempts."""
         entry = self._entry(row.id)
         with entry.lock:
+            told = self._follow(entry, session, row).told()
+        # Not with the lock, for which whoever stores the job's records would wait.
+        attempts = claimed(row, told, look(row, told))
+        with entry.lock:
             figures = self._follow(entry, session, row)
             over = frozenset(attempt.number for attempt in (row.attempts if row.phase in ENDED else row.attempts[:-1]))
-            attempts = claimed(row, figures.told())
             return Metrics(
                 job_id=row.id,
                 revision=figures.revision,

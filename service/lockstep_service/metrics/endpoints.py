@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -39,10 +39,13 @@ _ENCODINGS: dict[str, Any] = {"enum": ["identity", "gzip", "x-gzip", ""]}
 
 def _sent(
     app: App,
+    id: JobId,  # noqa: A002
     body: RawBody,
     content_encoding: Annotated[str, Header(description="Of the body", json_schema_extra=_ENCODINGS)] = "identity",
-) -> Batch:
-    return service.unpack(body, content_encoding, app.settings.records_plain_limit)
+) -> tuple[Batch, Collection[int]]:
+    # Before the transaction: neither is to hold up whoever else has something to store.
+    batch = service.unpack(body, content_encoding, app.settings.records_plain_limit)
+    return batch, app.claims.seen(app.database, id, batch.attempts)
 
 
 _NDJSON: dict[str, Any] = {
@@ -93,7 +96,8 @@ def post_records(
     session: Writing,
     id: JobId,  # noqa: A002
     writer: JobWriter,
-    sent: Annotated[Batch, Depends(_sent)],
+    sent: Annotated[tuple[Batch, Collection[int]], Depends(_sent)],
 ) -> Acknowledgement:
     """Stores a rank's records, all of them or none; sending one twice stores it once. Takes the job's own token."""
-    return service.store(app, session, id, writer, sent)
+    batch, seen = sent
+    return service.store(app, session, id, writer, batch, seen=seen)

@@ -67,6 +67,11 @@ class Batch:
     packed: bytes | None = None
     """The same lines as they came, by gzip."""
 
+    @property
+    def attempts(self) -> set[int]:
+        """The attempts that they are of."""
+        return {record.attempt for record in self.records}
+
     def only(self, wanted: Sequence[bool]) -> Batch:
         """Those of which ``wanted`` says so."""
         if all(wanted):

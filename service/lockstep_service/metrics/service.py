@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -38,10 +38,13 @@ _MANY_RANKS, _LAST_SECONDS = 64, 1.0
 _log = logging.getLogger(__name__)
 
 
-def store(app: Application, session: Session, job_id: str, writer: str, sent: Batch) -> Acknowledgement:
+def store(
+    app: Application, session: Session, job_id: str, writer: str, sent: Batch, *, seen: Collection[int]
+) -> Acknowledgement:
     """Stores the records that a job's ranks sent.
 
-    ``writer``: the hash of the sender's token; ``ForbiddenError`` where it is not the job's any more.
+    ``writer``: the hash of the sender's token; ``ForbiddenError`` where it is not the job's any more. ``seen``: as for
+    ``take_in``.
     """
     row = jobs.lock_all(session, [job_id]).get(job_id)  # without its spec and script
     if row is None:
@@ -50,7 +53,7 @@ def store(app: Application, session: Session, job_id: str, writer: str, sent: Ba
         raise ForbiddenError(NOT_THE_JOBS)
     row.shipped_at = moment = now()
     heard(row, moment)
-    reached = take_in(app, session, row, sent)
+    reached = take_in(app, session, row, sent, seen)
     return Acknowledgement(acknowledged={f"{attempt}/{rank}": seq for (attempt, rank), seq in reached.items()})
 
 
@@ -63,10 +66,13 @@ def heard(row: JobRow, moment: datetime) -> None:
         row.changed_at = now()  # nothing else says that the reconcile loop has to look at it again
 
 
-def take_in(app: Application, session: Session, row: JobRow, batch: Batch) -> dict[tuple[int, int], int]:
+def take_in(
+    app: Application, session: Session, row: JobRow, batch: Batch, seen: Collection[int]
+) -> dict[tuple[int, int], int]:
     """Stores what is new of ``batch`` and what follows from it; per (attempt, rank), up to where none is missing.
 
-    The caller has locked ``row``, so that revisions grow in the order in which they are committed.
+    The caller has locked ``row``, so that revisions grow in the order in which they are committed. ``seen``: what
+    ``Claims`` said of the batch's attempts before that.
     """
     figures = app.figures.to_change(session, row)
     taken = figures.take(batch.records)
@@ -77,10 +83,10 @@ def take_in(app: Application, session: Session, row: JobRow, batch: Batch) -> di
         # Over many ranks it takes long, and their batches come one by one.
         if len(figures.ranks) <= _MANY_RANKS or time.monotonic() - figures.last_told > _LAST_SECONDS:
             figures.last_told = time.monotonic()
-            _tell_last(row, figures)
+            _tell_last(row, figures, seen)
         session.flush()
-        placement.take_in(session, row, new.records)
-        _tell_timeline(session, row, figures, new.records)
+        placement.take_in(session, row, new.records, seen)
+        _tell_timeline(session, row, figures, new.records, seen)
         if figures.to_store:
             repository.keep(session, row.id, figures)
             app.figures.tidy()
@@ -101,30 +107,35 @@ def _tell_once(job_id: str, ranks: int) -> None:
     )
 
 
-def settle(app: Application, session: Session, row: JobRow) -> None:
-    """Stores the figures of a job to which nothing will be added. The caller has locked ``row``."""
+def settle(app: Application, session: Session, row: JobRow, seen: Collection[int]) -> None:
+    """Stores the figures of a job to which nothing will be added. The caller has locked ``row``.
+
+    ``seen``: the attempts that were seen to be claimed before that.
+    """
     figures = app.figures.to_change(session, row)
     if figures.ranks:
-        _tell_last(row, figures)
+        _tell_last(row, figures, seen)
     if figures.unstored:
         repository.keep(session, row.id, figures)
     app.figures.tidy()
 
 
-def _tell_last(row: JobRow, figures: Figures) -> None:
-    newest = newest_claimed(row, figures.told())
+def _tell_last(row: JobRow, figures: Figures, seen: Collection[int]) -> None:
+    newest = newest_claimed(row, figures.told(), seen)
     if newest is not None:
         row.last = figures.last(newest)
 
 
-def _tell_timeline(session: Session, row: JobRow, figures: Figures, new: Sequence[Record]) -> None:
+def _tell_timeline(
+    session: Session, row: JobRow, figures: Figures, new: Sequence[Record], seen: Collection[int]
+) -> None:
     """What is said of checkpoints and of staged data, of those attempts that ``new`` records tell of."""
     told: dict[int, set[str]] = {}
     for record in new:
         if record.kind in training.KINDS:
             told.setdefault(record.attempt, set()).add(record.kind)
     if told:
-        for number in sorted(claimed(row, told)):
+        for number in sorted(claimed(row, told, seen)):
             timeline.renew(session, row, training.entries(figures.attempts[number], told[number]))
 
 

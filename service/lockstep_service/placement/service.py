@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from lockstep_service.errors import NotFoundError
 from lockstep_service.jobs import repository as jobs
-from lockstep_service.jobs.attempts import newest_claimed
+from lockstep_service.jobs.attempts import look, newest_claimed
 from lockstep_service.jobs.service import existing
 from lockstep_service.jobs.view import ranks_of
 from lockstep_service.metrics.record import Record
@@ -26,15 +26,16 @@ from lockstep_service.placement.schemas import (
 from lockstep_service.tables import JobRow
 
 
-def take_in(session: Session, row: JobRow, records: Sequence[Record]) -> None:
+def take_in(session: Session, row: JobRow, records: Sequence[Record], seen: Collection[int]) -> None:
     """Notes the placements and verdicts among new ``records``, and what the job's verdicts come to now.
 
-    The records are stored, the caller has locked ``row`` and raised its revision.
+    The records are stored, the caller has locked ``row`` and raised its revision. ``seen``: the attempts that were seen
+    to be claimed before that.
     """
     if not any(record.kind in documents.KINDS for record in records):
         return
     repository.note(session, row.id, records)
-    attempt = newest_claimed(row, repository.attempts(session, row.id))
+    attempt = newest_claimed(row, repository.attempts(session, row.id), seen)
     if attempt is None:
         return
     row.verdicts = {
@@ -57,7 +58,7 @@ def read(session: Session, job_id: str, *, attempt: int | None, node: str | None
     numbers = sorted({*told, *(known.number for known in row.attempts)})
     if attempt is not None and attempt not in numbers:
         raise NotFoundError(f"Job {job_id} has no attempt {attempt}; it has {numbers or 'none yet'}.")
-    number = attempt if attempt is not None else newest_claimed(row, numbers)
+    number = attempt if attempt is not None else newest_claimed(row, numbers, look(row, numbers))
     if number is None:
         return JobPlacement(attempt=None, result=None, nodes=[])
     plans = _plans(repository.placements(session, job_id, number, node, brief=brief), node, brief=brief)
