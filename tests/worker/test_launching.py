@@ -144,3 +144,29 @@ def test_a_killed_writer_is_started_again_and_no_step_is_missing(
     assert [record["kind"] for record in launched.records("usage")] != [], "the new writer knows where the training is"
     assert "ended with -9; it is started again" in launched.text
     assert processes_of(launched.run) == []
+
+
+def test_a_writer_that_is_started_again_samples_every_rank_of_its_node(
+    make_run: MakeRun, launch: Launch, tmp_path: Path
+) -> None:
+    script, gate = tmp_path / "waits.py", tmp_path / "gate"
+    script.write_text(
+        "import os, sys, time\nimport lockstep\nlockstep.report(step=1)\n"
+        "while not os.path.exists(sys.argv[1]):\n    time.sleep(0.05)\n"
+    )
+    run = make_run({"placement": {"ranks_per_node": 2}}, script=str(script), arguments=[str(gate)])
+    ranks = [launch(run, slurm=task(rank, nodes=1, per_node=2)) for rank in range(2)]
+    try:
+        wait_for(lambda: len(ranks[0].records("step")) == 2, 60, "the ranks have not begun")
+        (writer,) = (line for line in processes_of(run) if "lockstep_worker.writer" in line)
+        os.kill(int(writer.partition(":")[0]), signal.SIGKILL)
+        killed = len(ranks[0].records("usage"))
+
+        def sampled() -> bool:
+            return {record["rank"] for record in ranks[0].records("usage")[killed:]} == {0, 1}
+
+        wait_for(sampled, 60, "one rank of the two is not sampled any more")
+    finally:
+        gate.touch()
+    assert [rank.wait() for rank in ranks] == [0, 0], ranks[0].text + ranks[1].text
+    assert processes_of(run) == []

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lockstep_worker import sampling
-from lockstep_worker.sampling import Sampler, ended, started
+from lockstep_worker.sampling import Beginning, Sampler, ended, started
 from lockstep_worker.usage import cpu_seconds, interface_bytes, processes
 from support.lockstep import wait_for
 from support.ranks import Launched
@@ -31,6 +31,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def beginning(clock: Clock, interface: str | None = None, *, ago: float = 0.0, less: int = 0) -> Beginning:
+    """Of a training that began ``ago`` seconds before now, when the interface had carried so much ``less``."""
+    carried = interface_bytes(interface) if interface is not None else None
+    return Beginning(clock.now - ago, interface, (carried[0] - less, carried[1] - less) if carried else None)
 
 
 def values(packets: list[bytes]) -> list[dict[str, Any]]:
@@ -89,7 +95,7 @@ class TestSampler:
     def test_samples_are_taken_at_their_time_and_numbered(self) -> None:
         clock = Clock()
         sampler = Sampler("node1", clock)
-        sampler.note("a", started(rank=3, pid=os.getpid(), spared=[], interface=None))
+        sampler.note("a", started(rank=3, pid=os.getpid(), spared=[], beginning=beginning(clock)))
         assert sampler.sample() == []
         for number in (1, 2):
             clock.now += sampling.EVERY + 0.1
@@ -104,7 +110,7 @@ class TestSampler:
     def test_the_last_one_is_the_kernels_own_account(self) -> None:
         clock = Clock()
         sampler = Sampler("node1", clock)
-        sampler.note("a", started(rank=0, pid=os.getpid(), spared=[], interface="lo"))
+        sampler.note("a", started(rank=0, pid=os.getpid(), spared=[], beginning=beginning(clock, "lo")))
         clock.now += 4.0
         (last,) = values(sampler.note("a", ended(6.0)))
         assert (last["cpu_s"], last["elapsed_s"], last["cpus"], last["interface"]) == (6.0, 4.0, 1.5, "lo")
@@ -116,7 +122,7 @@ class TestSampler:
         clock = Clock()
         monkeypatch.setattr(sampling, "cpu_seconds", lambda _known, roots: [(clock.now - 100) * 2.0 for _ in roots])
         sampler = Sampler("node1", clock)
-        sampler.note("a", started(rank=0, pid=os.getpid(), spared=[], interface=None))
+        sampler.note("a", started(rank=0, pid=os.getpid(), spared=[], beginning=beginning(clock)))
         for _ in range(2):
             clock.now += 6.0
             (sample,) = values(sampler.sample())
@@ -124,6 +130,41 @@ class TestSampler:
         clock.now += 0.01
         (last,) = values(sampler.note("a", ended(24.5)))
         assert last["cpus"] == pytest.approx((24.5 - 12.0) / 6.01, abs=0.01)
+
+    def test_one_that_began_long_ago_is_counted_from_there_by_a_later_writer(self, monkeypatch: Any) -> None:
+        clock = Clock()
+        monkeypatch.setattr(sampling, "cpu_seconds", lambda _known, roots: [2000.0 for _ in roots])
+        sampler = Sampler("node1", clock, numbers={3: 200})
+        long_ago = beginning(clock, "lo", ago=1000.0, less=10_000)
+        sampler.note("a", started(rank=3, pid=os.getpid(), spared=[], beginning=long_ago))
+        clock.now += 5.0
+        (packet,) = sampler.sample()
+        assert json.loads(packet)["step"] == 201
+        (found,) = values([packet])
+        assert (found["elapsed_s"], found["cpu_s"], found["cpus"]) == (1005.0, 2000.0, pytest.approx(2000 / 1005, 0.01))
+        assert found["received_bytes"] >= 10_000
+        assert found["sent_bytes"] >= 10_000
+
+    def test_a_wrapper_that_connects_once_more_is_counted_on(self) -> None:
+        clock = Clock()
+        sampler = Sampler("node1", clock)
+        since = beginning(clock)
+        for number, connection in enumerate("ab", start=1):
+            sampler.note(connection, started(rank=0, pid=os.getpid(), spared=[], beginning=since))
+            clock.now += 6.0
+            (packet,) = sampler.sample()
+            assert (json.loads(packet)["step"], values([packet])[0]["elapsed_s"]) == (number, 6.0 * number)
+            sampler.forget(connection)
+
+    def test_of_an_interface_that_is_gone_nothing_is_taken_back(self, monkeypatch: Any) -> None:
+        clock = Clock()
+        sampler = Sampler("node1", clock)
+        since = beginning(clock, "lo", less=10_000)
+        sampler.note("a", started(rank=0, pid=os.getpid(), spared=[], beginning=since))
+        monkeypatch.setattr(sampling, "interface_bytes", lambda _name: None)
+        clock.now += 6.0
+        (found,) = values(sampler.sample())
+        assert (found["received_bytes"], found["sent_bytes"]) == (0, 0)
 
     def test_a_node_with_very_many_processes_is_sampled_more_seldom(self, monkeypatch: Any) -> None:
         clock = Clock()
@@ -134,7 +175,7 @@ class TestSampler:
 
         monkeypatch.setattr(sampling, "processes", slow)
         sampler = Sampler("node1", clock)
-        sampler.note("a", started(rank=0, pid=1, spared=[], interface=None))
+        sampler.note("a", started(rank=0, pid=1, spared=[], beginning=beginning(clock)))
         clock.now += 6.0
         assert len(sampler.sample()) == 1
         clock.now += 50.0
@@ -145,7 +186,7 @@ class TestSampler:
     def test_a_wrapper_that_is_gone_and_a_note_that_is_none_cost_nothing(self, capsys: Any) -> None:
         clock = Clock()
         sampler = Sampler("node1", clock)
-        sampler.note("a", started(rank=0, pid=os.getpid(), spared=[], interface="nosuch0"))
+        sampler.note("a", started(rank=0, pid=os.getpid(), spared=[], beginning=beginning(clock, "nosuch0")))
         assert "has no interface nosuch0" in capsys.readouterr().err
         assert sampler.note("b", b"\0[]") == sampler.note("b", b"\0{") == sampler.note("b", ended(1.0)) == []
         assert capsys.readouterr().err.count("cannot be read") == 1

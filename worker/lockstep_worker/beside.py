@@ -10,6 +10,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ READY_WITHIN = 10.0
 """Seconds that the wrapper waits for such a one; it has nothing else to do then than to wait for its training."""
 NOTE = "the use of CPUs"
 """What is lost without the note that a training has started."""
+HOLD_EVERY = 2.0
+"""Seconds between two looks at whether the writer that a wrapper is connected to is still there."""
 LARGEST = 1 << 20
 """Bytes asked for in a socket's buffer: a verdict on many threads is one packet. The kernel gives what it allows."""
 
@@ -45,6 +48,7 @@ class Beside:
         self._started: Callable[[], bytes] | None = None
         self._held: socket.socket | None = None
         self._path = Path()
+        self._lock = threading.RLock()  # of what is told; re-entrant: a signal's handler may interrupt the telling
         self.output: Output | None = None
         self.watch: Helper | None = None
         self.place: MeetingPlace | None = None
@@ -87,17 +91,28 @@ class Beside:
 
     def _hold_again(self, path: Path) -> None:
         """Connects to the writer that took the place of one that has died, and tells it what it has to know."""
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-        self.hold_writer(path)
-        if self._held is not None and self._started is not None:
+        with self._lock:
+            if self._held is not None:
+                self._held.close()
+                self._held = None
+            self.hold_writer(path)
+            if self._held is None or self._started is None:
+                return
             try:
                 self._send(self._held, self._started())
             except OSError as error:
-                print(
-                    f"lockstep: rank {self._world.rank}: {NOTE} is not recorded: {error}", file=sys.stderr, flush=True
-                )
+                who = f"rank {self._world.rank}"
+                print(f"lockstep: {who}: {NOTE} is not recorded: {error}", file=sys.stderr, flush=True)
+
+    def hold_on(self) -> None:
+        """Connects to the writer that took the place of the one that this wrapper was connected to, if that has died.
+
+        Called every ``HOLD_EVERY`` seconds: what this rank tells next may be the end of its training, hours later, and
+        a writer that was never told of a training samples none.
+        """
+        with self._lock:
+            if self._started is not None and (self._held is None or _has_hung_up(self._held)):
+                self._hold_again(self._path)
 
     def hold_writer(self, path: Path) -> None:
         """Keeps the node's writer until this rank's training has ended, even one that first reports at its very end.
@@ -116,7 +131,9 @@ class Beside:
 
     def tell(self, packet: bytes, what: str) -> None:
         """Sends the writer a note or a record, never waiting; one that it does not take costs ``what``, and a line."""
-        if self._held is not None:
+        with self._lock:
+            if self._held is None:
+                return
             try:
                 try:
                     self._send(self._held, packet)
@@ -161,3 +178,10 @@ class Beside:
             self.place.close(finish=ended_well)
         if self._writer is not None:
             self._writer.end(finish=True, patience=None if ended_well else SHIPPING_PATIENCE)
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
+    """Whether nobody is at the other end any more, though something of it may still be there to be read."""
+    look = select.poll()
+    look.register(connection, 0)  # poll(2): POLLHUP is told unasked
+    return bool(look.poll(0))

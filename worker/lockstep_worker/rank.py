@@ -19,7 +19,7 @@ from lockstep_slurm.job.rundir import STOPPED, Claim
 from lockstep_slurm.placement import PlacementError, RankPlacement, TopologyError
 from lockstep_worker import exit as exit_record
 from lockstep_worker import links, memory, sentences, shortage
-from lockstep_worker.beside import Beside
+from lockstep_worker.beside import HOLD_EVERY, Beside
 from lockstep_worker.claim import claim, follow
 from lockstep_worker.environment import Meeting, for_mpi, training_environment
 from lockstep_worker.errors import DataError, FencedError, HangError, LinkError, MismatchError, WorkerError, WorldError
@@ -29,7 +29,7 @@ from lockstep_worker.output import Output
 from lockstep_worker.placing import Placed, bind, place, publish
 from lockstep_worker.processes import adopt_orphans, dies_with_parent, end_descendants
 from lockstep_worker.proof import Proof
-from lockstep_worker.sampling import ended, started
+from lockstep_worker.sampling import begins, ended, started
 from lockstep_worker.sentences import Words
 from lockstep_worker.stopping import Stopping
 from lockstep_worker.usage import cpu_seconds_of_children
@@ -117,18 +117,22 @@ class Rank:
         training = self._start(own, placed, reports, meeting, proof)
         self._beside.search(self._searching(patterns, reports, placed.own) if patterns else None)
         counted = meeting.interface if self.world.size > 1 and self.world.local_rank == 0 else None
-        own_pid, rank = os.getpid(), self.world.rank
+        own_pid, rank, beginning = os.getpid(), self.world.rank, begins(counted)
         self._beside.tell_started(
-            lambda: started(rank=rank, pid=own_pid, spared=self._beside.pids(), interface=counted)
+            lambda: started(rank=rank, pid=own_pid, spared=self._beside.pids(), beginning=beginning)
         )
         if self._cut is not None:
             self._end_training()  # before there was a training to end
         signal.signal(signal.SIGCHLD, lambda *_: self._beside.look_after_writer(reports))
         self._beside.look_after_writer(reports)  # it may have died before
+        # Its local rank 0 starts another one; nothing tells the wrappers of the node's other ranks of that.
+        signal.signal(signal.SIGALRM, lambda *_: self._beside.hold_on())
+        signal.setitimer(signal.ITIMER_REAL, HOLD_EVERY, HOLD_EVERY)
         watchdog = self._watchdog(own, folder)
         try:
             returncode = training.wait()
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if watchdog is not None:
                 watchdog.stop()

@@ -23,12 +23,26 @@ SHORTEST = 1.0
 _NOTE = b"\0"
 
 
-def started(*, rank: int, pid: int, spared: list[int], interface: str | None) -> bytes:
-    """The note of the wrapper ``pid``, whose children but ``spared`` are the training; with an ``interface`` to count.
+@dataclass(frozen=True)
+class Beginning:
+    """What is known when a training begins: its use is counted from there, whichever writer counts it."""
 
-    One rank of a node names the interface: its bytes are the node's, not a rank's.
-    """
-    return _NOTE + json.dumps({"rank": rank, "pid": pid, "spared": spared, "interface": interface}).encode()
+    at: float
+    """``time.monotonic()`` of its node."""
+    interface: str | None
+    """One rank of a node names it: its bytes are the node's, not a rank's."""
+    carried: tuple[int, int] | None
+    """Bytes received and sent through that interface by then; None where there is none."""
+
+
+def begins(interface: str | None) -> Beginning:
+    """A training that begins now."""
+    return Beginning(time.monotonic(), interface, interface_bytes(interface) if interface is not None else None)
+
+
+def started(*, rank: int, pid: int, spared: list[int], beginning: Beginning) -> bytes:
+    """The note of the wrapper ``pid``, whose children but ``spared`` are the training that had this beginning."""
+    return _NOTE + json.dumps({"rank": rank, "pid": pid, "spared": spared, **beginning.__dict__}).encode()
 
 
 def ended(cpu_s: float) -> bytes:
@@ -53,15 +67,20 @@ class _Watch:
     spared: frozenset[int]
     interface: str | None
     readings: list[_Reading] = field(default_factory=list)
-    number: int = 0
 
 
 class Sampler:
-    """Takes the wrappers' notes, by connection, and makes records of what it reads."""
+    """Takes the wrappers' notes, by connection, and makes records of what it reads.
 
-    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
+    ``numbers``: by rank the number of the last record that a writer before this one has made.
+    """
+
+    def __init__(
+        self, node: str, clock: Callable[[], float] = time.monotonic, numbers: Mapping[int, int] | None = None
+    ) -> None:
         self._node = node
         self._clock = clock
+        self._numbers = dict(numbers or {})
         self._watches: dict[Hashable, _Watch] = {}
         self._due = 0.0
 
@@ -76,13 +95,14 @@ class Sampler:
             told = json.loads(packet[len(_NOTE) :])
             watch = self._watches.get(connection)
             if "pid" in told:
-                interface = told["interface"]
-                if interface is not None and interface_bytes(interface) is None:
+                interface, carried = told["interface"], told["carried"]
+                if interface is not None and (carried is None or interface_bytes(interface) is None):
                     print(f"lockstep: {self._node} has no interface {interface}, its bytes are not counted",
                           file=sys.stderr, flush=True)  # fmt: skip
                     interface = None
-                watch = _Watch(int(told["rank"]), int(told["pid"]), frozenset(told["spared"]), interface)
-                self._read(watch, 0.0)
+                received, sent = carried or (0, 0)
+                first = _Reading(min(float(told["at"]), self._clock()), 0.0, int(received), int(sent))
+                watch = _Watch(int(told["rank"]), int(told["pid"]), frozenset(told["spared"]), interface, [first])
                 if not self._watches:
                     self._due = self._clock() + EVERY
                 self._watches[connection] = watch
@@ -110,15 +130,16 @@ class Sampler:
         return records
 
     def _read(self, watch: _Watch, cpu_s: float) -> None:
-        received, sent = (interface_bytes(watch.interface) if watch.interface else None) or (0, 0)
+        before = watch.readings[-1]
+        carried = interface_bytes(watch.interface) if watch.interface else None
+        received, sent = carried or (before.received, before.sent)  # of an interface that is gone, as it was
         # Never less than before: a process that ended without being waited for takes its time with it.
-        least = watch.readings[-1].cpu_s if watch.readings else 0.0
-        watch.readings.append(_Reading(self._clock(), max(cpu_s, least), received, sent))
+        watch.readings.append(_Reading(self._clock(), max(cpu_s, before.cpu_s), received, sent))
         del watch.readings[1:-3]
 
     def _record(self, watch: _Watch, cpu_s: float) -> bytes:
         self._read(watch, cpu_s)
-        watch.number += 1
+        number = self._numbers[watch.rank] = self._numbers.get(watch.rank, 0) + 1
         first, now = watch.readings[0], watch.readings[-1]
         before = next((one for one in reversed(watch.readings[:-1]) if now.at - one.at >= SHORTEST), first)
         passed = max(now.at - before.at, 1e-3)
@@ -132,7 +153,7 @@ class Sampler:
             values["interface"] = watch.interface
             values.update(_bytes(first, before, now, passed))
         record = {
-            "rank": watch.rank, "time": round(time.time(), 6), "kind": "usage", "step": watch.number, "values": values,
+            "rank": watch.rank, "time": round(time.time(), 6), "kind": "usage", "step": number, "values": values,
         }  # fmt: skip
         return json.dumps(record, separators=(",", ":")).encode()
 

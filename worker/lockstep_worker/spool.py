@@ -41,6 +41,8 @@ class Spool:
         self._descriptor = os.open(path, flags, 0o600)
         self._attempt = attempt
         self._last: defaultdict[int, int] = defaultdict(int)
+        self.usage: dict[int, int] = {}
+        """By rank the number of the newest ``usage`` record, of a file that is gone on with."""
         self._complained = False
         self._known: frozenset[Identity] = frozenset()
         if again:
@@ -56,6 +58,8 @@ class Spool:
                     break
                 record = json.loads(line)
                 self._last[record["rank"]] = record["seq"]
+                if record["kind"] == "usage":
+                    self.usage[record["rank"]] = record["step"] or 0
                 self.size += len(line)
                 newest.append(_identity(record))
         self._known = frozenset(newest)

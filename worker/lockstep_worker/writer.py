@@ -200,7 +200,7 @@ def main() -> int:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         shipper.start()
-        writer = Writer(listener, sys.stdin.fileno(), spool, Sampler(options.node))
+        writer = Writer(listener, sys.stdin.fileno(), spool, Sampler(options.node, numbers=spool.usage))
         writer.run()
     if writer.orphaned:
         remove_folder(options.socket.parent)  # the wrapper that would have done so is dead

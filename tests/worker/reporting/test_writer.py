@@ -11,13 +11,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lockstep.reporter import Reporter
 from lockstep_slurm.job.rundir import spool_file
 from lockstep_worker import writer
+from lockstep_worker.beside import Beside
+from lockstep_worker.sampling import Beginning, ended, started
 from lockstep_worker.spool import Spool
+from lockstep_worker.world import local
 from lockstep_worker.writer import CLOSING
 from support.ranks import base_environment
 from support.trainings import wait_for
@@ -69,6 +73,36 @@ def test_what_was_written_but_not_yet_acknowledged_is_not_written_twice(node: No
     node.helper = node.start("--again")
     reporter.close(deadline=20)
     assert [record["step"] for record in node.end()] == [None, 1, 2]
+
+
+def test_one_that_takes_its_place_counts_the_use_of_cpus_on(node: Node, run: Path) -> None:
+    beside = Beside(run, local(1, 2, "x", 0))
+    beside.hold_writer(node.socket)
+    began = Beginning(time.monotonic() - 1000, None, None)
+    beside.tell_started(lambda: started(rank=1, pid=os.getpid(), spared=[], beginning=began))
+
+    def usage() -> list[dict[str, Any]]:
+        return [record for record in node.records() if record["kind"] == "usage"]
+
+    beside.tell(ended(1900.0), "its use")
+    wait_for(usage, 20, "the first writer wrote nothing")
+    beside.hold_on()
+    assert beside._held is not None
+    before = beside._held
+    node.kill()
+    beside.hold_on()
+    assert beside._held is None, "nobody listens"
+    node.helper = node.start("--again")
+    beside.hold_on()
+    assert beside._held not in (None, before), "not only when there is something to tell"
+    beside._held.send(ended(2000.0))
+    wait_for(lambda: len(usage()) == 2, 20, "the second writer knew of no training")
+    beside._held.close()
+    assert [(record["rank"], record["step"]) for record in usage()] == [(1, 1), (1, 2)]
+    assert [record["values"]["cpu_s"] for record in usage()] == [1900.0, 2000.0]
+    assert [1000 <= record["values"]["elapsed_s"] < 1100 for record in usage()] == [True, True]
+    assert usage()[1]["values"]["cpus"] < 2.1
+    node.end()
 
 
 def test_a_rank_keeps_no_record_that_is_written(node: Node) -> None:
