@@ -24,11 +24,15 @@ _FRAME = re.compile(r'^  File "(.*)", line (\d+|\?\?\?) in (.*)$')
 _OF_PYTHON = re.compile(r"/lib(64)?/python3[0-9.]*/(?!site-packages/|dist-packages/)")
 _INNERMOST = 4
 _LONGEST = 20_000
+"""Bytes at the end of a training's stacks, where its main thread is."""
+_TOO_MANY = "..."
+"""What faulthandler ends with where there are more than 100 threads (3.9 to 3.13): the oldest are not told then."""
 
 EVALUATING, SAVING, LOADING = "evaluates", "saves or resumes", "waits for data"
 WAITING, COMPUTING, SILENT = "waits for the others", "is in a step", "does not answer"
-LEGAL = (EVALUATING, SAVING, LOADING)
-"""What may take as long as it likes, and is never a hang."""
+UNTOLD = "has too many threads for Python to tell where its main one is"
+LEGAL = (EVALUATING, SAVING, LOADING, UNTOLD)
+"""What may take as long as it likes, or be one of these, and is never judged to be a hang."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,10 @@ def listen(path: Path) -> IO[bytes]:
 
 
 def ask(pid: int, path: Path, patience: float = ANSWER) -> str:
-    """The stacks of the training ``pid``, which listens with ``path``; an empty text where none came in time."""
+    """The stacks of the training ``pid``, which listens with ``path``; an empty text where none came in time.
+
+    Of very many threads it is the end of that, where the oldest ones are.
+    """
     try:
         before = path.stat().st_size
         os.kill(pid, SIGNAL)
@@ -65,31 +72,39 @@ def ask(pid: int, path: Path, patience: float = ANSWER) -> str:
             break  # it has written, and writes no more
         seen = size
     with path.open("rb") as file:
-        file.seek(before)
-        return file.read(_LONGEST).decode("utf-8", "replace")
+        file.seek(max(before, file.seek(0, os.SEEK_END) - _LONGEST))
+        return file.read().decode("utf-8", "replace")
 
 
-def main_thread(stacks: str) -> list[Frame]:
-    """The frames of the main thread, innermost first: faulthandler writes the newest thread first, that one last."""
-    found: list[Frame] = []
-    for line in stacks.splitlines():
+def main_thread(stacks: str) -> list[Frame] | None:
+    """The frames of the main thread, innermost first: faulthandler writes the newest thread first, that one last.
+
+    None where that one is not among those that are told, or not whole.
+    """
+    lines = stacks.splitlines()
+    if not lines:
+        return []
+    found: list[Frame] | None = None
+    for line in lines:
         if line.startswith(("Thread 0x", "Current thread 0x")):
             found = []
-        elif frame := _FRAME.match(line):
+        elif found is not None and (frame := _FRAME.match(line)):
             found.append(Frame(*frame.groups()))
-    return found
+    return None if lines[-1] == _TOO_MANY else found
 
 
-def place(frames: Sequence[Frame]) -> str:
+def place(frames: Sequence[Frame] | None) -> str:
     """Where that is, in the words of a person: the innermost frame that is not of Python's own library."""
+    if frames is None:
+        return ""
     own = [one for one in frames if not _OF_PYTHON.search(one.file) and not one.file.startswith("<")]
     return str((own or frames)[0]) if frames else "what does not answer a signal"
 
 
-def state(frames: Sequence[Frame]) -> str:
+def state(frames: Sequence[Frame] | None) -> str:
     """What a training is at, by where its main thread is."""
     if not frames:
-        return SILENT
+        return UNTOLD if frames is None else SILENT
     for frame in frames:
         file, function = frame.file, frame.function
         if function in ("evaluate", "validate", "totals_of"):

@@ -99,18 +99,23 @@ class Watchdog:
     def _watch(self) -> None:
         awake = since = 0.0
         looked, before = time.monotonic(), None
-        again = 0.0
+        again, complained = 0.0, False
         while not self._stop.wait(self._look):
             now = time.monotonic()
             awake, looked = awake + min(now - looked, 2 * self._look), now
             beats = [beat.read(self._folder / f"{local}.beat") for local, _ in self._ranks]
-            if beats != before or any(one is None or one.steps == 0 or one.ended for one in beats):
-                if self._told is not None:
-                    self._withdraw()
+            known = [one for one in beats if one is not None and one.steps and not one.ended]
+            moves = beats != before or len(known) < len(beats)
+            if moves:
                 since, before, again = awake, beats, 0.0
-                continue
-            known = [one for one in beats if one is not None]
-            if awake - since < max(self._limit, PATIENT * max(one.longest for one in known)):
+            if moves or awake - since < max(self._limit, PATIENT * max(one.longest for one in known)):
+                try:
+                    self._withdraw()
+                    complained = False
+                except OSError as error:
+                    if not complained:
+                        self._say(f"ranks go on, and the word that they stand still is not removed yet: {error}")
+                    complained = True
                 continue
             try:
                 if awake >= again:
@@ -141,9 +146,11 @@ class Watchdog:
         write_whole(self._word(self._world.node), self._told)
 
     def _withdraw(self) -> None:
-        self._told = None
-        self._said.clear()
-        self._word(self._world.node).unlink(missing_ok=True)
+        """Takes back the word that was left, if one was; it counts as left until the file system has removed it."""
+        if self._told is not None:
+            self._word(self._world.node).unlink(missing_ok=True)
+            self._told = None
+            self._said.clear()
 
     def _word(self, node: str) -> Path:
         return rendezvous_file(self._run, self._own.attempt).with_name(f"{self._own.attempt}.still.{node}.json")
