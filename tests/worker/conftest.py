@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from lockstep_slurm.job.identity import new_job_id
 from lockstep_slurm.job.rundir import make_run_directory
 from lockstep_slurm.job.spec import JobSpec
+from support.hooked import Train, run_hooked
 from support.ranks import Launched, base_environment
 
 MakeRun = Callable[..., Path]
@@ -51,3 +53,9 @@ def launch() -> Iterator[Launch]:
         if one.process.poll() is None:
             one.process.kill()
             one.process.wait()
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """``train(code)``: runs it with the hook (``run_hooked``)."""
+    return functools.partial(run_hooked, tmp_path)

@@ -4,87 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from lockstep_slurm.job import library
 from lockstep_worker.slices import slice_of
-from support.ranks import ROOT, base_environment
+from support.hooked import FIRST, HOOK, SECOND, Train
+from support.ranks import base_environment
 
-FIRST, SECOND = sorted(os.sched_getaffinity(0))[:2]
-HOOK = str(ROOT / "worker" / "lockstep_worker" / "hook")
 SHOW = "import json, os, sys\nprint(json.dumps([sys.path, dict(os.environ), sys.argv, sorted(sys.flags)]))\n"
-
-
-@dataclass
-class Trained:
-    """A script that ran with the hook, and what the wrapper would have heard."""
-
-    done: subprocess.CompletedProcess[str]
-    heard: list[dict[str, Any]]
-    why: list[dict[str, Any]]
-    """What it said of its end."""
-
-    def roles(self, look: int = 0) -> dict[str, list[str]]:
-        """The masks of the threads at a look, by role."""
-        found: dict[str, list[str]] = {}
-        for _, role, _, cpus, _ in self.heard[look]["threads"]:
-            found.setdefault(role, []).append(cpus)
-        return found
-
-
-Train = Callable[..., Trained]
-
-
-@pytest.fixture
-def train(tmp_path: Path) -> Train:
-    """``train(code)`` as the wrapper starts it: on two CPUs, Gloo's to be born on the second, workers on the second."""
-
-    def run(
-        code: str,
-        *arguments: str,
-        variables: Mapping[str, str] = {},
-        path: str = "",
-        hook: str = HOOK,
-        python: str = sys.executable,
-        cpus: tuple[int, ...] = (FIRST, SECOND),
-        **settings: Any,
-    ) -> Trained:
-        script = tmp_path / "script.py"
-        script.write_text(code)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            said = {"socket": theirs.fileno(), "rank": 0, "backend": "gloo", "born_on": [SECOND],
-                    "workers_on": [SECOND], **settings}  # fmt: skip
-            environment = base_environment() | {
-                "PYTHONPATH": f"{hook}:{path}" if path else hook,
-                "LOCKSTEP_HOOK": f"{os.getpid()} {json.dumps(said)}",
-                "OMP_NUM_THREADS": str(len(cpus)),
-                **variables,
-            }
-            done = subprocess.run(
-                [python, str(script), *arguments], env=environment, capture_output=True, text=True, timeout=120,
-                check=False, pass_fds=[theirs.fileno()], cwd=tmp_path,
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
-            )  # fmt: skip
-            ours.setblocking(False)
-            heard = []
-            try:
-                while True:
-                    heard.append(json.loads(ours.recv(1 << 20)))
-            except BlockingIOError:
-                pass
-        why = [told["why"] for told in heard if "why" in told]
-        return Trained(done, [told for told in heard if "why" not in told], why)
-
-    return run
 
 
 class TestAScriptNoticesNothing:
@@ -292,6 +221,20 @@ print(torch.get_num_interop_threads())
     def test_a_script_with_steps_of_its_own_is_seen_by_what_it_reports(self, train: Train) -> None:
         found = train("from lockstep import report\nfor step in range(1, 9): report(step=step, loss=1.0)\n")
         assert [one["when"] for one in found.heard] == ["steps"]
+
+    def test_one_that_goes_on_is_looked_at_after_steps_of_its_own(self, train: Train) -> None:
+        code = """
+import torch
+import lockstep
+from torch.utils.data import DataLoader, TensorDataset
+lockstep.report(kind="resume", step=100)
+optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+for (batch,) in DataLoader(TensorDataset(torch.randn(16, 4)), batch_size=4, num_workers=2):
+    optimizer.step()
+"""
+        found = train(code)
+        assert found.done.returncode == 0, found.done.stderr
+        assert [(look["when"], len(look["workers"])) for look in found.heard] == [("steps", 2)]
 
     def test_a_forked_child_may_compute_with_torch(self, train: Train) -> None:
         # GNU's OpenMP hangs there when its parent has had a parallel region, which here only the hook had.

@@ -48,6 +48,7 @@ class Inside:
         self._socket.set_inheritable(False)
         self._pid = os.getpid()
         self._steps = 0
+        self._reported = 0
         self._looks = 0
         self._looked_at_steps = False
         self._region_ran = False
@@ -221,16 +222,19 @@ class Inside:
         @functools.wraps(report)
         def reported(*arguments: object, **named: object) -> None:
             report(*arguments, **named)
-            step = named.get("step")
+            kind = named.get("kind", "step")
             if self._beat is not None:
-                self._beat.reported(named.get("kind", "step"), step)
-            if isinstance(step, int) and step >= STEPS:
-                self._look_at_steps()
+                self._beat.reported(kind, named.get("step"))
+            # Not by the step's number: a training that goes on from step 1000 says so before it has made any.
+            if kind == "step":
+                self._reported += 1
+                if self._reported >= STEPS:
+                    self._look_at_steps()
 
         any_module.report = reported
 
     def _look_at_steps(self) -> None:
-        if not self._looked_at_steps:
+        if not self._looked_at_steps and os.getpid() == self._pid:
             self._looked_at_steps = True
             try:
                 if births.BIRTHS.unknown():
