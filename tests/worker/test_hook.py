@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lockstep_slurm.job import library
+from lockstep_worker import beat
 from lockstep_worker.slices import slice_of
 from support.hooked import FIRST, HOOK, SECOND, Train
 from support.ranks import base_environment
@@ -235,6 +238,37 @@ for (batch,) in DataLoader(TensorDataset(torch.randn(16, 4)), batch_size=4, num_
         found = train(code)
         assert found.done.returncode == 0, found.done.stderr
         assert [(look["when"], len(look["workers"])) for look in found.heard] == [("steps", 2)]
+
+    @pytest.mark.parametrize(
+        ("before", "says"),
+        [
+            ("", "lockstep.evaluated(3)"),
+            ("state = lockstep.checkpoint.of(model=__import__('torch').nn.Linear(1, 1))", "state.evaluated(0.5)"),
+        ],
+    )
+    def test_an_evaluation_that_this_rank_does_not_report_is_no_step_of_its_heartbeat(
+        self, train: Train, tmp_path: Path, before: str, says: str
+    ) -> None:
+        code = f"""
+from types import SimpleNamespace
+import lockstep
+from lockstep_worker import beat
+{before}
+now = 100.0
+beat.time = SimpleNamespace(monotonic=lambda: now)
+for step in (1, 2, 3):
+    now += 2.0
+    lockstep.report(step=step)
+now += 1000.0
+{says}
+now += 2.0
+lockstep.report(step=4)
+"""
+        found = train(code, standing=str(tmp_path / "0"))
+        assert found.done.returncode == 0, found.done.stderr
+        beats = beat.read(tmp_path / "0.beat")
+        assert beats is not None
+        assert (beats.steps, beats.last, beats.longest) == (4, 1108.0, 2.0)
 
     def test_a_forked_child_may_compute_with_torch(self, train: Train) -> None:
         # GNU's OpenMP hangs there when its parent has had a parallel region, which here only the hook had.

@@ -2,6 +2,7 @@
 
     import lockstep
     lockstep.report(step=step, loss=loss.item(), samples=len(batch))
+    lockstep.evaluated(step)
     optimizer = lockstep.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
     lockstep.report(step=step, **optimizer.take_statistics())
     with lockstep.checkpoint.of(model=model, optimizer=optimizer) as state:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from lockstep_worker.gradients.optimizer import DistributedOptimizer
     from lockstep_worker.statistics import Statistics
 
-__all__ = ["DistributedOptimizer", "Statistics", "Value", "checkpoint", "report"]
+__all__ = ["DistributedOptimizer", "Statistics", "Value", "checkpoint", "evaluated", "report"]
 
 _reporter: Reporter | None = None
 
@@ -37,10 +38,10 @@ def report(*, step: int | None = None, kind: str = "step", **values: Value) -> N
 
     ``step`` is the number of steps completed so far (1 after the first). ``values`` are numbers, texts, or lists of
     numbers; an array or tensor is taken as its list, and anything else as its text. The names that a dashboard knows,
-    with their units (seconds, samples), are in docs/records.md; ``seconds`` since the last step, and from ``samples``
-    the ``samples_per_s``, are filled in where a script does not tell them itself. A ``start`` record with the rank's
-    node and CPUs goes before the first report by itself; ``report(kind="start", steps=...)`` adds how many steps
-    are planned.
+    with their units (seconds, samples), are in docs/records.md; ``seconds`` since the last step that was reported,
+    and from ``samples``, those of one step, the ``samples_per_s``, are filled in where a script does not tell them
+    itself. A ``start`` record with the rank's node and CPUs goes before the first report by itself;
+    ``report(kind="start", steps=...)`` adds how many steps are planned.
 
     Never raises and never waits: what cannot be sent soon is dropped and counted in a ``gap`` record.
     """
@@ -48,6 +49,17 @@ def report(*, step: int | None = None, kind: str = "step", **values: Value) -> N
     if _reporter is None:
         _reporter = _connect()
     _reporter.report(step, kind, values)
+
+
+def evaluated(step: int | None = None) -> None:
+    """Says that what this rank did since its last step was an evaluation, whose time is not the next step's.
+
+    For all ranks that evaluate: ``report(kind="evaluation")`` says the same, but for the one rank that reports, and
+    ``State.evaluated`` of ``lockstep.checkpoint`` for all. It makes no record. ``step`` is the number of steps
+    completed so far; a script that does not report every step has to tell it.
+    """
+    if _reporter is not None:
+        _reporter.evaluated(step)
 
 
 def __getattr__(name: str) -> object:

@@ -55,6 +55,10 @@ class Reporter:
         self._socket: socket.socket | None = None
         self._retry_at = 0.0
         self._stepped_at: float | None = None
+        self._stepped: int | None = None
+        """Steps completed by then, where that is known."""
+        self._each = 1
+        """Steps that a record of this rank's stands for."""
         self._lock = threading.RLock()  # re-entrant: a signal handler may report while its own thread is reporting
 
     def report(
@@ -83,24 +87,60 @@ class Reporter:
             elif start is not None:
                 self._put(None, "start", start)
             if kind == "step" and pace:
-                values = {**self._pace(values), **values}
-            elif kind == "evaluation" and self._stepped_at is not None:
-                self._stepped_at = time.monotonic()  # its time is not the next step's
+                values = {**self._pace(step, values), **values}
+            elif kind == "evaluation":
+                self.evaluated(step)
             self._put(step, kind, values)
             self._send()
 
-    def _pace(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """``seconds`` since this rank's last step, ``samples_per_s`` where ``samples`` are told; none at the first."""
+    def evaluated(self, step: Any = None) -> None:  # noqa: ANN401 - as of ``plain``
+        """What this rank did since its last step is not the next step's time; makes no record.
+
+        ``step``: how many steps are completed by now, which a script that reports not every step has to tell.
+        """
+        try:
+            done = None if step is None else _whole(step)
+        except Exception:  # of a script's own objects: no reason to end its training
+            done = None
+        with self._lock:
+            if self._stepped_at is None:
+                return
+            self._stepped_at = time.monotonic()
+            if done is not None and self._stepped is not None and done >= self._stepped:  # else it counts epochs
+                self._stepped = done
+            elif self._each > 1:
+                self._stepped = None
+
+    def _pace(self, step: int | None, values: Mapping[str, Value]) -> dict[str, Value]:
+        """``seconds`` since this rank's last step, ``samples_per_s`` where ``samples`` are told; none at the first.
+
+        ``samples`` are one step's, and ``seconds`` those of all steps since the last one that was reported; where a
+        script tells both, they belong together.
+        """
         now = time.monotonic()
         before, self._stepped_at = self._stepped_at, now
+        steps = self._steps_until(step)
         if before is None or now <= before:
             return {}
+        if "seconds" in values:
+            steps = 1
         seconds = values.get("seconds", now - before)
         pace: dict[str, Value] = {"seconds": seconds}
         samples = values.get("samples")
-        if isinstance(samples, (int, float)) and isinstance(seconds, (int, float)) and seconds > 0:
-            pace["samples_per_s"] = samples / seconds
+        if isinstance(samples, (int, float)) and isinstance(seconds, (int, float)) and seconds > 0 and steps:
+            pace["samples_per_s"] = _finite(samples * steps / seconds)
         return pace
+
+    def _steps_until(self, step: int | None) -> int | None:
+        """Steps since the last one that was reported; None where an evaluation came between nobody knows which."""
+        before, self._stepped = self._stepped, step
+        if step is None:
+            return 1
+        if before is None:
+            return 1 if self._each == 1 else None
+        if step > before:
+            self._each = step - before
+        return self._each  # one that counts anew, in each epoch as it may be, goes on as before
 
     def close(self, deadline: float = FLUSH_AT_EXIT) -> None:
         """Gives the writer ``deadline`` seconds to take what is queued, then closes; what is left over is lost."""

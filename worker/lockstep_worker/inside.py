@@ -232,6 +232,15 @@ class Inside:
                     self._look_at_steps()
 
         any_module.report = reported
+        evaluated = any_module.evaluated
+
+        @functools.wraps(evaluated)
+        def has_evaluated(*arguments: object, **named: object) -> None:
+            evaluated(*arguments, **named)
+            if self._beat is not None:
+                self._beat.reported("evaluation", None)
+
+        any_module.evaluated = has_evaluated
 
     def _look_at_steps(self) -> None:
         if not self._looked_at_steps and os.getpid() == self._pid:

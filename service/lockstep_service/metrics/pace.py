@@ -14,9 +14,8 @@ RECENT = 20
 
 @dataclass(frozen=True)
 class Pace:
-    """What one step record says of speed; seconds, samples."""
+    """What one step record says of speed; seconds, those of all steps that it stands for."""
 
-    samples: float | None
     seconds: float | None
     samples_per_s: float | None
     exposed_s: float | None
@@ -24,17 +23,19 @@ class Pace:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Pace:
         """From a step record's values."""
-        return cls(*(number(values.get(name)) for name in ("samples", "seconds", "samples_per_s", "exposed_s")))
+        return cls(*(number(values.get(name)) for name in ("seconds", "samples_per_s", "exposed_s")))
 
 
 def throughput(steps: Sequence[Pace]) -> float | None:
-    """Samples per second of one rank over these steps: all samples by all seconds, else the mean of what it told."""
-    timed = [(step.samples, step.seconds) for step in steps if step.samples is not None and step.seconds is not None]
-    timed = [(samples, seconds) for samples, seconds in timed if seconds > 0]
-    if timed and len(timed) == len([step for step in steps if step.samples_per_s is not None]):
-        return number(sum(samples for samples, _ in timed) / sum(seconds for _, seconds in timed))
-    told = [step.samples_per_s for step in steps if step.samples_per_s is not None]
-    return number(sum(told) / len(told)) if told else None
+    """Samples per second of one rank over these steps: what it told, each by its seconds where it told these, too.
+
+    Not ``samples`` by ``seconds``: of a script that reports every tenth step, these are one step's, and those of ten.
+    """
+    told = [(step.samples_per_s, step.seconds) for step in steps if step.samples_per_s is not None]
+    timed = [(rate, seconds) for rate, seconds in told if seconds is not None and seconds > 0]
+    if timed and len(timed) == len(told):
+        return number(sum(rate * seconds for rate, seconds in timed) / sum(seconds for _, seconds in timed))
+    return number(sum(rate for rate, _ in told) / len(told)) if told else None
 
 
 def exposed_share(steps: Sequence[Pace]) -> float | None:

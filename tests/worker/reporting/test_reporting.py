@@ -18,6 +18,7 @@ import torch
 import lockstep
 from lockstep.reporter import CAPACITY, PACKET_LIMIT, plain
 from lockstep_worker.node import node_folder
+from support.clock import Clock
 from support.ranks import base_environment
 from support.writers import START, Node, contiguous
 
@@ -195,6 +196,58 @@ def test_pace_is_filled_in_where_a_script_does_not_tell_it(node: Node) -> None:
     assert second["samples_per_s"] == pytest.approx(32 / second["seconds"])
     assert (third["seconds"], third["samples_per_s"]) == (2.0, 16.0)
     assert fourth["samples_per_s"] == 7.0
+
+
+def test_an_evaluation_that_another_rank_reports_is_not_the_next_steps_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, reporter = Clock(monkeypatch), node.reporter()
+    monkeypatch.setattr(lockstep, "_reporter", reporter)
+    lockstep.evaluated(0)  # before there was a step: nobody knows when the first one begins
+    lockstep.report(step=1, samples=32)
+    clock.move(1000.0)
+    lockstep.evaluated(1)
+    clock.move(8.0)
+    lockstep.report(step=2, samples=32)
+    reporter.close()
+    start, first, second = node.end()
+    assert (start["kind"], first["kind"], second["kind"]) == ("start", "step", "step")
+    assert first["values"] == {"samples": 32}
+    assert second["values"]["seconds"] == pytest.approx(8.0, abs=2)
+    assert second["values"]["samples_per_s"] == pytest.approx(4.0, abs=1)
+
+
+def test_of_a_script_that_reports_every_tenth_step_the_samples_of_all_ten_count(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, reporter = Clock(monkeypatch), node.reporter()
+
+    def step(number: int, after: float, **more: float) -> None:
+        clock.move(after)
+        reporter.report(number, "step", {"samples": 3200, **more})
+
+    reporter.report(1000, "resume", {})
+    step(1010, 100.0)
+    step(1020, 100.0)
+    step(1030, 100.0)
+    clock.move(850.0)  # of which 50 s are those of five steps
+    reporter.evaluated(1035)
+    step(1040, 50.0)
+    reporter.evaluated()
+    step(1050, 50.0)
+    step(1060, 100.0)
+    reporter.report(1, "evaluation", {})  # one that counts epochs
+    step(1070, 100.0)
+    step(1080, 100.0)
+    step(10, 100.0)  # one that counts anew in each epoch
+    step(20, 100.0, seconds=10.0)
+    reporter.close()
+    found = [(one["step"], one["values"].get("samples_per_s")) for one in node.end() if one["kind"] == "step"]
+    known = {1020, 1030, 1040, 1060, 1080, 10, 20}
+    assert found == [
+        (number, pytest.approx(320, rel=0.05) if number in known else None)
+        for number in (1010, 1020, 1030, 1040, 1050, 1060, 1070, 1080, 10, 20)
+    ]
 
 
 def test_outside_lockstep_a_report_says_so_once_and_does_nothing(

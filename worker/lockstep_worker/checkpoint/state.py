@@ -115,11 +115,13 @@ class State:
 
         Called on all ranks; rank 0's ``score`` counts. A training that looks at a loss gives it with a minus.
         """
+        lockstep.evaluated(self.step + self._in_step)
         if not self._is_open or not self._settings.best:
             return
         if self._ranks.gather(b"best" if self._is_best(score) else b"")[0]:
             self._wants = (float(score),)
             self._save_if_wanted()
+        lockstep.evaluated(self.step + self._in_step)  # the slowest rank's evaluation was waited for
 
     def save(self) -> None:
         """Saves behind this step; called on all ranks. Waits for a save that is under way, and not for this one."""
