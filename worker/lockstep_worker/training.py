@@ -99,54 +99,55 @@ def fit(recipe: Recipe, samples: data.DataSet, feed: Feed, carrier: Transport, f
     optimizer = distributed(recipe, model, carrier)
 
     position = Position()
-    state = of_recipe(model=model, optimizer=optimizer, position=position)
-    resumed_at, total = state.step, state.step + position.left(samples.train, recipe, ranks)
-    steps, step = state.steps(total), state.step - 1
-    begin(recipe, state.step, total, isolation)
-    tell(recipe, samples, folder)
-    statistics, finite = Statistics(optimizer), Finite(model, fails=recipe.on_bad_loss == "fail")
-    began = ended = time.perf_counter()
-    for epoch in range(position.epoch, recipe.epochs):
-        model.train()
-        batches = feed.batches(to_train_on(samples, recipe, epoch=epoch, rank=rank, ranks=ranks, done=position.done))
-        for _ in range(position.left_of_epoch(samples.train, recipe, ranks)):
-            step = next(steps)  # behind the one before, which is saved where it was due
-            with statistics.timed("data"):
-                inputs, targets = next(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate_at(
-                    step, ranks, epoch + position.done / (recipe.batch_size * ranks) / steps_per_epoch
-                )
-            optimizer.zero_grad()
-            losses = []
-            for part in numerics.parts(inputs, targets, recipe):
-                with statistics.timed("forward"):
-                    losses.append(numerics.loss_of(model, *part, recipe))
-                with statistics.timed("backward"):
-                    losses[-1].backward()  # type: ignore[no-untyped-call]
-            loss = finite.checked(sum(one.item() for one in losses), step + 1)
-            update(optimizer, statistics)
-            position.done += recipe.batch_size * ranks
-            began_step, ended = ended, time.perf_counter()
-            lockstep.report(
-                step=step + 1,
-                loss=loss,
-                samples=recipe.batch_size,
-                seconds=ended - began_step,
-                samples_per_s=recipe.batch_size / (ended - began_step),
-                epoch=epoch + 1,
-                **statistics.take(),
+    with of_recipe(model=model, optimizer=optimizer, position=position) as state:
+        resumed_at, total = state.step, state.step + position.left(samples.train, recipe, ranks)
+        steps, step = state.steps(total), state.step - 1
+        begin(recipe, state.step, total, isolation)
+        tell(recipe, samples, folder)
+        statistics, finite = Statistics(optimizer), Finite(model, fails=recipe.on_bad_loss == "fail")
+        began = ended = time.perf_counter()
+        for epoch in range(position.epoch, recipe.epochs):
+            model.train()
+            batches = feed.batches(
+                to_train_on(samples, recipe, epoch=epoch, rank=rank, ranks=ranks, done=position.done)
             )
-        found = evaluate(model, samples, feed, recipe)
-        position.end_epoch()
-        state.evaluated(found.accuracy)
-        if rank == 0:
-            lockstep.report(step=step + 1, kind="evaluation", **asdict(found))
-            print(f"epoch {epoch + 1}: held-out accuracy {found.accuracy:.4f}, loss {found.loss:.4f}", flush=True)
-        ended = time.perf_counter()  # an evaluation is no part of the next step
-        statistics.take()
-    next(steps, None)  # behind the last one, which is saved, too
-    state.close()
+            for _ in range(position.left_of_epoch(samples.train, recipe, ranks)):
+                step = next(steps)  # behind the one before, which is saved where it was due
+                with statistics.timed("data"):
+                    inputs, targets = next(batches)
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate_at(
+                        step, ranks, epoch + position.done / (recipe.batch_size * ranks) / steps_per_epoch
+                    )
+                optimizer.zero_grad()
+                losses = []
+                for part in numerics.parts(inputs, targets, recipe):
+                    with statistics.timed("forward"):
+                        losses.append(numerics.loss_of(model, *part, recipe))
+                    with statistics.timed("backward"):
+                        losses[-1].backward()  # type: ignore[no-untyped-call]
+                loss = finite.checked(sum(one.item() for one in losses), step + 1)
+                update(optimizer, statistics)
+                position.done += recipe.batch_size * ranks
+                began_step, ended = ended, time.perf_counter()
+                lockstep.report(
+                    step=step + 1,
+                    loss=loss,
+                    samples=recipe.batch_size,
+                    seconds=ended - began_step,
+                    samples_per_s=recipe.batch_size / (ended - began_step),
+                    epoch=epoch + 1,
+                    **statistics.take(),
+                )
+            found = evaluate(model, samples, feed, recipe)
+            position.end_epoch()
+            state.evaluated(found.accuracy)
+            if rank == 0:
+                lockstep.report(step=step + 1, kind="evaluation", **asdict(found))
+                print(f"epoch {epoch + 1}: held-out accuracy {found.accuracy:.4f}, loss {found.loss:.4f}", flush=True)
+            ended = time.perf_counter()  # an evaluation is no part of the next step
+            statistics.take()
+        next(steps, None)  # behind the last one, which is saved, too
 
     trained, seconds = (state.step - resumed_at) * recipe.batch_size, time.perf_counter() - began
     digest = parameters_sha256(model)

@@ -59,3 +59,42 @@ def test_a_recipe_goes_on_in_the_middle_of_an_epoch(make_run: MakeRun, launch: L
     assert [one["values"]["accuracy"] for one in second.records("evaluation", 2)][-1] == (
         whole.records("evaluation")[-1]["values"]["accuracy"]
     )
+
+
+FAILS = """
+from threading import Event
+from torch import nn
+from lockstep_worker.checkpoint import folder
+
+failing, whole = Event(), folder.save
+
+def late(*arguments):
+    failing.wait(100)  # a disk that has it only once the training has failed
+    return whole(*arguments)
+
+class Fails(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.steps = nn.Linear(64, 10), 0
+
+    def forward(self, images):
+        self.steps += 1
+        if self.steps == 6:
+            failing.set()
+            raise ArithmeticError("no more of it")
+        return self.layer(images.flatten(1))
+
+folder.save = late
+"""
+
+
+def test_what_was_being_saved_when_a_recipe_failed_is_still_saved(
+    make_run: MakeRun, launch: Launch, tmp_path: Path
+) -> None:
+    (tmp_path / "failing.py").write_text(FAILS)
+    own = {"model": "failing:Fails", "model_path": str(tmp_path), "data": "digits", "batch_size": 8}
+    run = make_run({"checkpoint": {"every_steps": 5}}, **own)
+    launched = launch(run, 1)
+    assert launched.wait() != 0
+    assert "no more of it" in launched.text
+    assert [name.step for name in names(run / "checkpoints")] == [5]
