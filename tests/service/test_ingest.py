@@ -17,6 +17,7 @@ from lockstep_service.dispatch import ingest, worklists
 from lockstep_service.dispatch.ingest import read_piece, read_spools
 from lockstep_service.jobs import repository as jobs
 from lockstep_service.metrics import repository
+from lockstep_service.tables import AttemptRow
 from lockstep_slurm.job.rundir import spool_file
 
 from .conftest import HandMadeRun
@@ -130,6 +131,51 @@ class TestReadSpools:
             assert list(worklists.unfinished(session)) == []
         (rank,) = api.get(f"/api/v1/jobs/{odd.id}/metrics").json()["by_rank"]
         assert rank["dropped"] == (2**63 - 1 if kind == "gap" else 0)
+
+    @pytest.mark.parametrize("phase", ["waiting", "ended badly"])
+    def test_a_folder_that_cannot_be_looked_into_holds_up_no_other_job_and_is_told_of_once(
+        self,
+        app: Application,
+        api: TestClient,
+        spec: Json,
+        run_of: Callable[[Json], HandMadeRun],
+        caplog: pytest.LogCaptureFixture,
+        phase: str,
+    ) -> None:
+        odd, good = (run_of(api.post("/api/v1/jobs", json=spec).json()) for _ in range(2))
+        good.spool(good.line(step=1))
+        (odd.run / "spool").rmdir()
+        (odd.run / "spool").symlink_to("spool")
+        with app.database.writing() as session:
+            for hand in (odd, good):
+                kept = jobs.lock(session, hand.id)
+                assert kept is not None
+                kept.phase = phase if hand is odd else "ended badly"
+                if hand is odd and phase == "ended badly":
+                    kept.run_dir = str(odd.run.with_name("n" * 300))  # an error of another kind than a link's
+        for _ in range(3):
+            ingest.unfinished(app, everything=True)
+        assert stored(app, good.id) == spooled(good.run)
+        assert caplog.text.count(f"the spools of job {odd.id} cannot be read") == 1
+        with app.database.reading() as session:
+            assert [row.id for row in worklists.unfinished(session)] == [odd.id]
+
+    def test_exit_records_that_cannot_be_looked_for_hide_no_other_jobs(
+        self, app: Application, api: TestClient, spec: Json, run_of: Callable[[Json], HandMadeRun]
+    ) -> None:
+        odd, good = (run_of(api.post("/api/v1/jobs", json=spec).json()) for _ in range(2))
+        (odd.run / "exit").rmdir()
+        (odd.run / "exit").symlink_to("n" * 300)  # leads to no name that any file system has
+        with app.database.writing() as session:
+            for hand in (odd, good):
+                kept = jobs.lock(session, hand.id)
+                assert kept is not None
+                kept.phase = "running"
+                kept.attempts.append(AttemptRow(number=1, ranks=1))
+        assert not ingest.new_exits(app)
+        good.claim()
+        good.end()
+        assert ingest.new_exits(app)
 
     def test_what_a_link_leads_out_to_is_not_read(
         self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun], tmp_path: Path

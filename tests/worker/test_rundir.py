@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -130,6 +131,30 @@ def test_a_torn_claim_is_an_error_and_not_an_absence(tmp_path: Path) -> None:
     rundir.claim_file(run, 1).write_text('{"attempt": 1')
     with pytest.raises(RunDirectoryError, match="not JSON"):
         rundir.read_claims(run)
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "says"),
+    [
+        (2, {}, "no claim of attempt 2: it says attempt 1, fence 1"),
+        (1, {"fence": 2}, "no claim of attempt 1: it says attempt 1, fence 2"),
+        (1, {"attempt": [[1]]}, "it says attempt list, fence 1"),
+        (1, {"nodes": 7}, "its nodes are no list but int"),
+        (1, None, "nested too deeply"),
+    ],
+)
+def test_a_claim_that_is_none_or_of_another_number_is_an_error_that_says_so(
+    tmp_path: Path, number: int, change: dict[str, object] | None, says: str
+) -> None:
+    run = make_run_directory(tmp_path, new_job_id(), "{}", "", by_hand=True)
+    claim = rundir.Claim(1, 1, 7, 0, "site", "node1", ("node1",), 1, "host", 1, 1.0)
+    rundir.claim_file(run, 1).write_text(rundir.as_json(claim))
+    assert rundir.read_claims(run) == [claim]
+    text = "[" * 60_000 if change is None else json.dumps(json.loads(rundir.as_json(claim)) | change)
+    rundir.claim_file(run, number).write_text(text)
+    with pytest.raises(RunDirectoryError, match=re.escape(says)) as refused:
+        rundir.read_claims(run)
+    assert str(rundir.claim_file(run, number)) in str(refused.value)
 
 
 class TestCommand:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sqlalchemy import Row
+from sqlalchemy.exc import IntegrityError
 
 from lockstep_service.boundary import Application
 from lockstep_service.database import UNSTORABLE
@@ -125,7 +126,7 @@ def _spools(run: Path) -> Iterator[tuple[str, Path, os.stat_result]]:
 
 
 def has_spools(run: Path) -> bool:
-    """Whether a writer has begun a spool there. One look at a folder."""
+    """Whether a writer has begun a spool there, by one look at a folder; ``OSError`` where that cannot be had."""
     try:
         return next(os.scandir(run / "spool"), None) is not None
     except (FileNotFoundError, NotADirectoryError):
@@ -171,30 +172,44 @@ def unfinished(app: Application, *, everything: bool, again: bool = False) -> bo
         rows = worklists.reporting(session, waiting=everything, again=again)
     recently = now() - timedelta(seconds=app.settings.ingest_seconds)
     for row in rows:
-        ended = _is_over(row)
-        if row.phase == "waiting" and not has_spools(Path(row.run_dir)):
-            continue
         shipping = row.shipped_at is not None and row.shipped_at > recently
-        # Seen before the reading: what is written until then is read.
-        settled = ended and (
-            row.ended_seen_at is None or row.ended_seen_at + _SETTLE <= now() or row.slurm_job_id is None
-        )
-        if everything or ended or not shipping:
-            try:
-                read_spools(app, row.id, Path(row.run_dir))
-            except (OSError, *UNSTORABLE) as error:  # one job's files must not keep the others' records waiting
-                _log.warning("the spools of job %s cannot be read: %s; they are tried again", row.id, error)
-                continue
-        if settled:
-            _make_final(app, row)
+        try:
+            _look_at(app, row, read=everything or not shipping)
+        except (OSError, IntegrityError, *UNSTORABLE) as error:
+            # One job's files must not keep the others' records waiting. It may be so for ever, at a look a second.
+            _say_once(f"the spools of job {row.id} cannot be read: {error}; they are tried again")
     return bool(rows)
+
+
+def _look_at(app: Application, row: Row[Any], *, read: bool) -> None:
+    """Reads the job's spools, if ``read`` or it has ended, and makes final what has."""
+    ended, run = _is_over(row), Path(row.run_dir)
+    if row.phase == "waiting" and not has_spools(run):
+        return
+    # Seen before the reading: what is written until then is read.
+    settled = ended and (row.ended_seen_at is None or row.ended_seen_at + _SETTLE <= now() or row.slurm_job_id is None)
+    if read or ended:
+        read_spools(app, row.id, run)
+    if settled:
+        _make_final(app, row)
 
 
 def new_exits(app: Application) -> bool:
     """Whether a live job has an exit record that is not stored yet: a sign that it is time to ask Slurm."""
     with app.database.reading() as session:
         running = worklists.without_exit(session)
-    return any(exit_file(Path(run), attempt).exists() for run, attempt in running)
+    return any(_is_there(exit_file(Path(run), attempt)) for run, attempt in running)
+
+
+def _is_there(file: Path) -> bool:
+    """Whether there is such a file; not, where that cannot be told: a sign each second would be one of nothing.
+
+    The reconcile loop reads the folder as well, and says what is wrong with it.
+    """
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
 def _is_over(row: JobRow | Row[Any]) -> bool:

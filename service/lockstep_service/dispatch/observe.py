@@ -79,6 +79,7 @@ def apply_files(row: JobRow, files: RunFiles) -> None:
         if attempt is None:
             attempt = AttemptRow(number=claim.attempt, ranks=claim.ranks, nodes=list(claim.nodes))
             row.attempts.append(attempt)
+            known[claim.attempt] = attempt
         attempt.slurm_job_id = claim.slurm_job_id
         attempt.restart_count = claim.restart_count
         attempt.nodes = list(claim.nodes)

@@ -81,5 +81,5 @@ def refresh_reports(app: Application) -> None:
                 write_whole(file, json.dumps(known | {"url": url}))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             _log.warning("%s cannot be brought up to date: %s; the job's records come by its spool", file, error)

@@ -16,6 +16,8 @@ from heapq import nsmallest
 from operator import attrgetter
 from pathlib import Path
 
+from sqlalchemy.exc import IntegrityError
+
 from lockstep_service.boundary import Application
 from lockstep_service.database import UNSTORABLE
 from lockstep_service.dispatch import worklists
@@ -234,7 +236,7 @@ def _take(app: Application, looks: Sequence[_Look], when: datetime, quiet: list[
     """Brings the rows up to what was found; whether anything moved. Those without news are added to ``quiet``."""
     try:
         return _store(app, looks, when, quiet)
-    except UNSTORABLE as error:
+    except (IntegrityError, *UNSTORABLE) as error:
         if len(looks) > 1:  # one job must not keep the others from being looked at
             # Every one of them: any() alone would leave the rest out behind the first that moved.
             moved = [_take(app, [look], when, quiet) for look in looks]

@@ -100,11 +100,18 @@ class Watched:
             return True
         if self.waits(told):
             return False  # Slurm speaks of its start before there are files
-        return time.monotonic() > self.read_again_at or folders(self.run) != self.folders
+        return time.monotonic() > self.read_again_at or self._has_other_folders()
 
     def is_news(self, told: SlurmJob | None, files: int | None = None) -> bool:
         """Whether the row may have to change, by what Slurm tells now, and by a hash of the files if they were read."""
         return not self.settled or self.stale or not same(self.told, told) or files not in {None, self.files}
+
+    def _has_other_folders(self) -> bool:
+        """Whether they may have changed: also where that cannot be told, for then to read them tells what is wrong."""
+        try:
+            return folders(self.run) != self.folders
+        except OSError:
+            return True
 
     def _is_shown(self, told: SlurmJob | None) -> bool:
         """Whether it waits for its first start, and its row says so in Slurm's present words."""
@@ -142,7 +149,7 @@ class Watched:
 
 
 def folders(run: str) -> Folders:
-    """When something was last put into the run's ``claims`` and ``exit``."""
+    """When something was last put into the run's ``claims`` and ``exit``; ``OSError`` where that cannot be told."""
     return _modified(f"{run}/claims"), _modified(f"{run}/exit")
 
 

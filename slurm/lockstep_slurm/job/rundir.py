@@ -246,16 +246,15 @@ def spool_attempts(run: Path) -> list[int]:
 
 
 def read_claims(run: Path) -> list[Claim]:
-    """The claims, lowest fence first; one that cannot be read is an error, since nothing may be decided without it."""
+    """The claims, lowest fence first; one that cannot be read is an error, since nothing may be decided without it.
+
+    Raises ``RunDirectoryError`` for one that is none, ``OSError`` for what cannot be opened, ``FileNotFoundError``
+    where there is no run directory.
+    """
     names = _claim_names(run)
     if len(names) > _MOST_CLAIMS:
         raise RunDirectoryError(f"{run} has {len(names)} claims, more than {_MOST_CLAIMS}; they are not read")
-    claims = []
-    for name in names:
-        document = _read_document(run, "claims", name)
-        document["nodes"] = tuple(document.get("nodes", ()))
-        claims.append(_made(Claim, document, run / "claims" / name))
-    return claims
+    return [_read_claim(run, name) for name in names]
 
 
 def newest_fence(run: Path) -> int:
@@ -307,6 +306,27 @@ def claimed_attempts(run: Path) -> frozenset[int]:
         return frozenset()
 
 
+def _read_claim(run: Path, name: str) -> Claim:
+    path, number = run / CLAIMS / name, int(name[:6])
+    document = _read_document(run, CLAIMS, name)
+    nodes = document.get("nodes", [])
+    if not isinstance(nodes, list):
+        raise RunDirectoryError(f"{path} is no claim: its nodes are no list but {type(nodes).__name__}")
+    claim = _made(Claim, document | {"nodes": tuple(nodes)}, path)
+    # A copy under another name, say: two attempts of one number, or a number that is never free.
+    if not claim.attempt == claim.fence == number:
+        raise RunDirectoryError(
+            f"{path} is no claim of attempt {number}: it says attempt {_short(claim.attempt)}, fence "
+            f"{_short(claim.fence)}; if somebody has put it there, take it away"
+        )
+    return claim
+
+
+def _short(value: object) -> str:
+    """What stands where a number should, for a message: anything may."""
+    return f"{value!r:.40}" if isinstance(value, (int, float, str)) else type(value).__name__
+
+
 def _claim_names(run: Path) -> list[str]:
     return _claims_among(_names(run, CLAIMS))
 
@@ -331,6 +351,8 @@ def _read_document(run: Path, *names: str) -> dict[str, Any]:
         document = json.loads(beneath.read_file(run, *names, limit=_LONGEST_DOCUMENT).decode("utf-8"))
     except ValueError as error:
         raise RunDirectoryError(f"{path} is not JSON: {error}") from error
+    except RecursionError:
+        raise RunDirectoryError(f"{path} is nested too deeply to be read") from None
     if not isinstance(document, dict):
         raise RunDirectoryError(f"{path} is not a JSON object")
     return document

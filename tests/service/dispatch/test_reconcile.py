@@ -97,9 +97,10 @@ class TestReconcile:
         submit_due(app)
         claim = {"attempt": 1, "fence": 1, "slurm_job_id": 10**30, "restart_count": 0, "cluster": "c", "node": "n",
                  "nodes": [], "ranks": 1, "host": "h", "pid": 1, "claimed": 1.0}  # fmt: skip
-        file = begin_start(Path(row(app, odd).run_dir)) / "claims" / "000001.json"
-        for change in ({}, {"claimed": "yesterday"}, {"nodes": 7}):
-            file.write_text(json.dumps(claim | change))
+        run = begin_start(Path(row(app, odd).run_dir))
+        for change in ({}, {"claimed": "yesterday"}, {"nodes": 7}, {"slurm_job_id": 1}):
+            for number in (1, 2) if "slurm_job_id" in change else (1,):  # a whole one, and its copy
+                claim_file(run, number).write_text(json.dumps(claim | change))
             reconcile(app)
         slurm.cancel(int(row(app, good).slurm_job_id or 0))
         until(lambda: (reconcile(app), row(app, good).phase == "ended badly")[1])

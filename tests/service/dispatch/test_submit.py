@@ -64,6 +64,18 @@ class TestSubmit:
         refresh_reports(app)
         assert json.loads(report.read_text()) == {"url": "http://127.0.0.1:2", "token": token}
 
+    def test_a_report_that_is_none_keeps_no_other_job_from_being_told(
+        self, app: Application, api: TestClient, spec: Json, job: Json
+    ) -> None:
+        app.url = lambda: "http://127.0.0.1:1"
+        good = api.post("/api/v1/jobs", json=spec).json()
+        submit_due(app)
+        odd_report, report = (Path(row(app, one).run_dir) / "report.json" for one in (job, good))
+        odd_report.write_text("[" * 60_000)
+        app.url = lambda: "http://127.0.0.1:2"
+        refresh_reports(app)
+        assert json.loads(report.read_text())["url"] == "http://127.0.0.1:2"
+
     def test_a_refusal_ends_the_job_in_slurms_own_words(self, app: Application, slurm: Unreliable, job: Json) -> None:
         slurm.refuses = "Invalid account or account/partition combination specified"
         submit_due(app)

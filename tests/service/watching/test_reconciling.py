@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from lockstep_service.auth.service import token_hash
 from lockstep_service.boundary import Application
@@ -159,6 +159,40 @@ class TestNews:
                 assert not reconcile(app)
         assert len(said) <= 4, said
         assert app.watch.jobs[hand.id].settled
+
+    def test_a_folder_that_cannot_be_looked_into_holds_up_no_other_job(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        odd, good = jobs[:2]
+        hand = run_of(app, odd)
+        answers.tell(odd, state="RUNNING", reason=None)
+        reconcile(app)
+        claims = hand.run / "claims"
+        claims.rmdir()
+        claims.symlink_to("claims")
+        answers.tell(good, state="CANCELLED", reason=None)
+        assert reconcile(app)
+        assert (row(app, good).phase, row(app, odd).phase) == ("ended badly", "running")
+        claims.unlink()
+        claims.mkdir()
+        hand.claim(slurm_job_id=odd.id)
+        reconcile(app)
+        assert [attempt.number for attempt in row(app, odd).attempts] == [1]
+
+    def test_what_a_constraint_refuses_of_one_job_holds_up_no_other(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        with app.database.writing() as session:
+            session.execute(text("CREATE UNIQUE INDEX one_attempt_a_slurm_job ON attempts (slurm_job_id)"))
+        *twins, good = jobs[:3]
+        for job in twins:
+            run_of(app, job).claim(slurm_job_id=7)
+            answers.tell(job, state="RUNNING", reason=None)
+        answers.tell(good, state="CANCELLED", reason=None)
+        assert reconcile(app)
+        assert row(app, good).phase == "ended badly"
+        found = sorted((row(app, job).phase, len(row(app, job).attempts)) for job in twins)
+        assert found == [("running", 1), ("waiting", 0)]
 
     def test_too_much_at_once_is_taken_over_several_cycles_and_what_only_waits_comes_last(
         self, app: Application, jobs: list[SlurmJob], answers: Answers, monkeypatch: pytest.MonkeyPatch
