@@ -73,7 +73,9 @@ class Settings(BaseSettings):
     )
     ingest_seconds: float = Field(2.0, gt=0, description="How long a spool may lie before the service reads it itself")
     exit_grace_seconds: float = Field(
-        10.0, ge=0, description="How long an exit record may take to appear after COMPLETED"
+        10.0,
+        ge=0,
+        description="How long an exit record may take to appear after COMPLETED, or Slurm's record to tell of an end",
     )
     cluster_seconds: float = Field(60.0, gt=0, description="How old the last answer about nodes may be")
     body_limit: int = Field(1 << 20, gt=0, description="Largest request body, except records")

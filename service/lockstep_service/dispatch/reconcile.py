@@ -35,7 +35,7 @@ from lockstep_service.dispatch.observe import (
 from lockstep_service.dispatch.ours import Numbered, is_ours
 from lockstep_service.dispatch.watched import Watched, folders
 from lockstep_service.jobs import repository
-from lockstep_service.jobs.phase import ENDED, GIVEN_UP
+from lockstep_service.jobs.phase import ENDED, GIVEN_UP, outcome
 from lockstep_service.tables import JobRow
 from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import (
@@ -144,7 +144,7 @@ def reconcile(app: Application) -> bool | None:
         return None
     asked_at = now()
     began = time.monotonic()
-    answer = _ask(app.client, jobs)
+    answer = _ask(app.client, jobs, app.settings.exit_grace_seconds)
     _tell(app, answer)
     if answer.queue is not None or answer.silent:
         app.watch.queue, app.watch.queue_at = answer.queue or (), None if answer.queue is None else asked_at
@@ -162,10 +162,11 @@ def reconcile(app: Application) -> bool | None:
     return moved or len(due) > _MOST
 
 
-def _ask(client: SlurmClient, jobs: Sequence[Watched]) -> _Answer:
+def _ask(client: SlurmClient, jobs: Sequence[Watched], grace: float) -> _Answer:
     """What Slurm says of these jobs: its queue, else its records.
 
-    Where only the records are out of reach, those that are in the queue are known all the same.
+    Where only the records are out of reach, those that are in the queue are known all the same. ``grace``: seconds that
+    a record may take to tell of an end; until then one that tells of none is believed, and no longer.
     """
     told: dict[str, SlurmJob | None] = {job.id: None for job in jobs if job.slurm_job_id is None}
     missing = asked = [job for job in jobs if job.slurm_job_id is not None]
@@ -192,10 +193,21 @@ def _ask(client: SlurmClient, jobs: Sequence[Watched]) -> _Answer:
             records = client.finished([job.slurm_job_id for job in due if job.slurm_job_id is not None])
             # Oldest first, so that the newest record of a job stays.
             known = {(record.id, record.name): record for record in records}
-            told |= {job.id: known.get((job.slurm_job_id or 0, job.name)) for job in due}
+            for job in due:
+                record = known.get((job.slurm_job_id or 0, job.name))
+                told[job.id] = None if record is not None and _is_left_over(record, job.missing(at), grace) else record
     except SlurmError as error:
         return _Answer(told, tuple(missing), seen, error)
     return _Answer(told, queue=seen, whole=whole)
+
+
+def _is_left_over(record: SlurmJob, missing: float, grace: float) -> bool:
+    """Whether a record is of a job that Slurm has lost: it tells of no end, and the queue has long not had the job.
+
+    slurmdbd calls it a runaway job; a completion file ends with the requeue before. Slurm will say no more of it.
+    """
+    found = outcome(record.state, record.flags, None, None, grace_over=True)
+    return found.phase in {"waiting", "running"} and missing >= grace
 
 
 def _tell(app: Application, answer: _Answer) -> None:

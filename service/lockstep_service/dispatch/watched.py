@@ -89,7 +89,7 @@ class Watched:
     """As they were before the files were read; None where that may not show a later change."""
     read_again_at: float = 0.0
     missed_at: float | None = None
-    """Since when neither queue nor records have it, and when the records were last asked for it (monotonic)."""
+    """Since when the queue has not had it, and when the records were last asked for it (monotonic)."""
     records_at: float = 0.0
 
     def is_due(self, told: SlurmJob | None) -> bool:
@@ -133,6 +133,10 @@ class Watched:
         self.folders = found if max(found) < time.time_ns() - _GRAIN else None
         # Not all at once: after a start of the service they were all read together.
         self.read_again_at = time.monotonic() + _READ_AGAIN * (1 + hash(self.id) % 64 / 64)
+
+    def missing(self, at: float) -> float:
+        """For how many seconds the queue has not had it at ``at`` (monotonic); 0 where it has."""
+        return 0.0 if self.missed_at is None else at - self.missed_at
 
     def ask_records(self, at: float) -> bool:
         """Whether to ask the records for it, of which the queue has no word at ``at`` (monotonic); notes that it is so.

@@ -21,7 +21,7 @@ from lockstep_service.auth.service import token_hash
 from lockstep_service.boundary import Application
 from lockstep_service.dispatch import reconcile as module
 from lockstep_service.dispatch.ingest import read_spools
-from lockstep_service.dispatch.reconcile import reconcile
+from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.watched import Watch, Watched
 from lockstep_service.jobs import repository
 from lockstep_service.wire import now
@@ -248,6 +248,55 @@ class TestAbsence:
         answers.records = [replace(jobs[0], state="TIMEOUT", reason=None)]
         reconcile(app)
         assert (row(app, jobs[0]).phase, row(app, jobs[0]).state) == ("ended badly", "TIMEOUT")
+
+    @pytest.mark.parametrize("state", ["RUNNING", "PENDING"])
+    def test_a_record_of_no_end_is_no_word_of_a_job_that_the_queue_has_lost(
+        self, app: Application, api: TestClient, jobs: list[SlurmJob], answers: Answers, state: str
+    ) -> None:
+        """As slurmdbd has it where slurmctld lost its state, or the completion file where a requeue came last."""
+        ends, goes = jobs[:2]
+        hand = run_of(app, ends)
+        hand.claim(slurm_job_id=ends.id)
+        for job in (ends, goes):
+            answers.tell(job, state="RUNNING", reason=None)
+        reconcile(app)
+        hand.end(code=3)
+        assert answers.queue is not None
+        answers.queue = answers.queue[2:]
+        answers.records = [replace(job, state=state, reason=None) for job in (ends, goes)]
+        reconcile(app)
+        assert [row(app, job).phase for job in (ends, goes)] == ["ended badly", "unknown"]
+        assert "exit code 3" in str(row(app, ends).reason)
+        api.post(f"/api/v1/jobs/{row(app, goes).id}/cancel").raise_for_status()
+        pass_on_cancels(app)
+        assert row(app, goes).phase == "ended badly"
+
+    def test_a_record_may_be_late_to_tell_of_the_end(
+        self, app: Application, jobs: list[SlurmJob], answers: Answers
+    ) -> None:
+        app.settings = app.settings.model_copy(update={"exit_grace_seconds": 60.0})
+        late, lost = jobs[:2]
+        for job in (late, lost):
+            hand = run_of(app, job)
+            hand.claim(slurm_job_id=job.id)
+            hand.end(code=None, signal=15)
+        assert answers.queue is not None
+        answers.queue = answers.queue[2:]
+        answers.records = [replace(job, state="RUNNING", reason=None) for job in (late, lost)]
+        reconcile(app)
+        assert [row(app, job).phase for job in (late, lost)] == ["running", "running"]
+        answers.records[0] = replace(late, state="TIMEOUT", reason=None)
+        for job in (late, lost):
+            known = app.watch.jobs[row(app, job).id]
+            known.records_at = 0.0  # it is time to ask again
+            if job is lost:
+                assert known.missed_at is not None
+                known.missed_at -= 61
+        reconcile(app)
+        assert [(row(app, job).phase, row(app, job).state) for job in (late, lost)] == [
+            ("ended badly", "TIMEOUT"),
+            ("ended badly", "RUNNING"),
+        ]
 
     @pytest.mark.parametrize("way", ["requests", "files"])
     def test_ranks_that_report_are_alive_whatever_slurm_has_forgotten(
