@@ -28,6 +28,11 @@ def take_back(row: JobRow, started_at: datetime | None, *, held: bool, reason: s
     row.submit_tries -= 1
 
 
+def put_off(row: JobRow, until: datetime, why: str | None) -> None:
+    """It is not tried before ``until``, when a brake lets one of its group through."""
+    row.submit_after, row.reason = until, row.reason or why
+
+
 def dispatch(row: JobRow, slurm_id: int, moment: datetime) -> None:
     """Slurm has it as this job."""
     row.slurm_job_id, row.dispatched_at = slurm_id, moment

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from lockstep_service.auth.service import token_hash
@@ -113,8 +113,9 @@ class _Outbox:
         if outstanding := [one.id for one in due if one.outstanding][:_A_TURN]:
             taken, again = look_for(self._app, outstanding)
             self._turn.taken += taken
-            self._turn.moved += len(outstanding)
-            if (ready := self._made_ready(again, hold=True)) is not None:
+            # Those that are sent again count when they are answered: a brake may hold them, and no hurry moves that.
+            self._turn.moved += len(outstanding) - len(again)
+            if (ready := self._made_ready(self._unbraked(again), hold=True)) is not None:
                 self._conclude(ready, sending.send(self._app, ready.batch))
         self._submit_all(self._batches([one for one in due if not one.outstanding]))
         return self._turn
@@ -161,6 +162,32 @@ class _Outbox:
                 held.append(one)
         for start in range(0, len(held), _A_TURN):
             self._explain(held[start : start + _A_TURN], lambda row: brakes.reason(groups.get(row.id)))
+        return through
+
+    def _unbraked(self, again: Sequence[str]) -> Sequence[str]:
+        """Of lost jobs that are to be submitted again those that no brake holds, and one of each group that may try.
+
+        The others are looked for again when the brake lets one through: until then no question would help them.
+        """
+        brakes, moment = self._state.brakes, time.monotonic()
+        if not brakes.any_group():
+            return again
+        with self._app.database.reading() as session:
+            specs = worklists.specs(session, again)
+        through: list[str] = []
+        trying: set[Hashable] = set()
+        put_off: dict[str, Change] = {}
+        for one in again:
+            if one not in specs:
+                continue  # removed in this moment
+            group = group_of(specs[one])
+            if left := brakes.left(group, moment):
+                until = now() + timedelta(seconds=left)
+                put_off[one] = partial(answers.put_off, until=until, why=brakes.reason(group))
+            elif group not in trying or not brakes.is_on(group):
+                trying.add(group)
+                through.append(one)
+        store(self._app, put_off)
         return through
 
     def _explain(self, ids: Sequence[str], why: Callable[[JobRow], str | None]) -> None:

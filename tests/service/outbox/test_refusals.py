@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from lockstep_service.boundary import Application
-from lockstep_service.dispatch.submit import submit_due
+from lockstep_service.dispatch.brakes import Brakes
+from lockstep_service.dispatch.restored import doubt_submits
+from lockstep_service.dispatch.submit import submit_due, take_turn
+from lockstep_service.jobs import repository
 from lockstep_slurm.client.protocol import SlurmRefusedError, Submission
 from lockstep_slurm.job.identity import slurm_name
 
@@ -39,6 +42,35 @@ class TestRefusals:
 
         turns_until(app, all_taken)
         assert len({row.slurm_job_id for row in rows(app, ids)}) == 10
+
+    def test_lost_jobs_that_such_a_limit_holds_are_looked_for_no_more_often_than_one_may_try(
+        self, app: Application, slurm: Queue, store: Store
+    ) -> None:
+        app.settings = app.settings.model_copy(
+            update={"submit_retry_seconds": 60.0, "submit_retry_limit_seconds": 60.0}
+        )
+        limited = [True]
+
+        def meets(_submission: Submission) -> None:
+            if limited[0]:
+                raise SlurmRefusedError(OWN_LIMIT)
+
+        slurm.meets = meets
+        ids = store(16)
+        assert doubt_submits(app) == ids
+        take_turn(app)
+        assert len(slurm.submits) == 1
+        assert min(take_turn(app)[1] for _ in range(4)) > 0
+        assert slurm.finds == [16, 15]
+        assert len(slurm.submits) == 1
+        assert all(row.submit_started_at is not None for row in rows(app, ids))
+        # The limit has passed, and with it the brake.
+        with app.database.writing() as session:
+            for row in repository.lock_all(session, ids).values():
+                row.submit_after = None
+        app.outbox.brakes, limited[0] = Brakes(), False
+        turns_until(app, lambda: all(row.phase == "waiting" for row in rows(app, ids)))
+        assert sorted(job.id for job in slurm.ours()) == sorted(int(row.slurm_job_id or 0) for row in rows(app, ids))
 
     def test_jobs_of_another_partition_do_not_wait_for_that_limit(
         self, app: Application, slurm: Queue, store: Store
