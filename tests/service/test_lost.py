@@ -16,6 +16,8 @@ from lockstep_service.dispatch.lost import (
     Lost,
     Release,
     SubmitHeld,
+    Unread,
+    Wait,
     Withdraw,
     is_held,
     next_step,
@@ -37,7 +39,7 @@ def held(number: int) -> SlurmJob:
     return copy(number, "PENDING", "JobHeldUser")
 
 
-def step(job: Lost, *copies: SlurmJob, started_as: int | None = None) -> object:
+def step(job: Lost, *copies: SlurmJob, started_as: int | Unread | None = None) -> object:
     return next_step(job, copies, started_as, NOW, PAUSE)
 
 
@@ -68,6 +70,22 @@ class TestOneSubmit:
 
     def test_one_that_slurm_has_forgotten_and_whose_start_left_a_claim_is_the_job(self) -> None:
         assert step(FIRST, started_as=3) == Adopt(3)
+
+
+class TestAStartThatCannotBeRead:
+    WHY = Unread("claims/000001.json is not JSON")
+
+    def test_nothing_is_decided_while_it_matters(self) -> None:
+        due = changed(HELD, lost_since=NOW - PAUSE)
+        for job in (FIRST, SECOND, HELD, due, changed(FIRST, cancelled=True), changed(HELD, cancelled=True)):
+            assert step(job, started_as=self.WHY) == Wait(self.WHY.why), job
+        for copies in ((copy(3), copy(5)), (copy(3), copy(5, "RUNNING", None, "node1"))):
+            assert step(FIRST, *copies, started_as=self.WHY) == Wait(self.WHY.why)
+        assert step(due, held(7), started_as=self.WHY) == Wait(self.WHY.why)
+
+    def test_the_only_copy_is_the_job_whatever_was_started(self) -> None:
+        assert step(FIRST, copy(3), started_as=self.WHY) == Adopt(3)
+        assert step(HELD, held(7), copy(3), started_as=self.WHY) == Adopt(3, (7,))
 
 
 class TestASecondSubmitHeld:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -117,17 +118,36 @@ def _act(app: Application, row: JobRow, step: lost.Step, there: Collection[Numbe
             return answers.forget_copy, False
     except (LockstepError, OSError) as error:
         return _failed(app, error), False
+    change = _change(app, step, kept_held=row.user_hold)
+    return _telling(cancelled, change), isinstance(step, lost.Adopt | lost.Release)
+
+
+def _change(app: Application, step: lost.Step, *, kept_held: bool) -> Change:
+    """What the step changes, now that Slurm has done its part. ``kept_held``: as for ``_dispatch_released``."""
     match step:
-        case lost.Adopt(slurm_id) | lost.Release(slurm_id):
-            return _telling(cancelled, partial(answers.dispatch, slurm_id=slurm_id, moment=now())), True
+        case lost.Adopt(slurm_id):
+            change: Change = partial(answers.dispatch, slurm_id=slurm_id, moment=now())
+        case lost.Release(slurm_id):
+            change = partial(_dispatch_released, slurm_id=slurm_id, moment=now(), kept_held=kept_held)
         case lost.Withdraw():
-            return _telling(cancelled, partial(_withdraw, wait=pause(app))), False
+            change = partial(_withdraw, wait=pause(app))
         case lost.Hold(slurm_id):
-            return partial(answers.keep_held, slurm_id=slurm_id), False
+            change = partial(answers.keep_held, slurm_id=slurm_id)
         case lost.LookAgain(since):
-            return partial(answers.look_again, since=since, pause=pause(app)), False
+            change = partial(answers.look_again, since=since, pause=pause(app))
+        case lost.Wait(why):
+            why = f"A submit's answer was lost, and whether it was started cannot be read ({why}); it is tried again"
+            change = later(app, why)
         case lost.SubmitHeld():
             raise TypeError("held copies are submitted in batches, and not here")
+    return change
+
+
+def _dispatch_released(row: JobRow, slurm_id: int, moment: datetime, *, kept_held: bool) -> None:
+    """The held copy is the job. ``kept_held``: it was not released, for its owner wanted it held at that moment."""
+    answers.dispatch(row, slurm_id, moment)
+    if kept_held and not row.user_hold:  # its owner has released it meanwhile, when there was nothing to pass on
+        row.wanted = "release"
 
 
 def _let_go(app: Application, row: JobRow, slurm_id: int, there: Collection[Numbered]) -> bool:
@@ -187,14 +207,19 @@ def _known(row: JobRow) -> lost.Lost:
     return lost.Lost(row.held, row.slurm_job_id, row.lost_since, cancelled=row.cancel_requested_at is not None)
 
 
-def _started_as(row: JobRow) -> int | None:
-    """The Slurm job that the run directory says it was started as; None where it was not, or cannot be read."""
+def _started_as(row: JobRow) -> int | lost.Unread | None:
+    """The Slurm job that the run directory says it was started as; None where it was not.
+
+    Where it cannot be read that is no sign that it was not: a second copy would train beside the first.
+    """
     run = Path(row.run_dir)
     try:
         claimed = [one.slurm_job_id for one in read_claims(run)]
         tried = [one.slurm_job_id for one in read_starts(run)]
+    except FileNotFoundError as error:
+        # None was ever made, as of what a restored database only takes for submitted; or a file has just gone.
+        return lost.Unread(str(error)) if os.path.lexists(run) else None
     except (LockstepError, OSError) as error:
-        _log.info("the run directory of job %s tells nothing of its starts: %s", row.id, error)
-        return None
+        return lost.Unread(str(error))
     known = [one for one in claimed + tried if isinstance(one, int) and one > 0]
     return known[0] if known else None

@@ -27,6 +27,13 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """What the run directory tells of its starts cannot be read: it may have been started, or not."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Adopt:
     """This copy is the job; ``spare`` ones are cancelled first."""
 
@@ -68,11 +75,18 @@ class Withdraw:
     spare: tuple[int, ...] = ()
 
 
-Step = Adopt | Hold | SubmitHeld | LookAgain | Release | Withdraw
+@dataclass(frozen=True)
+class Wait:
+    """Nothing is decided while it cannot be read which copy was started, or whether one was."""
+
+    why: str
+
+
+Step = Adopt | Hold | SubmitHeld | LookAgain | Release | Withdraw | Wait
 
 
 def next_step(  # noqa: PLR0911 - one return a step
-    job: Lost, copies: Sequence[SlurmJob], started_as: int | None, moment: datetime, pause: timedelta
+    job: Lost, copies: Sequence[SlurmJob], started_as: int | Unread | None, moment: datetime, pause: timedelta
 ) -> Step:
     """The next step for ``job``.
 
@@ -81,11 +95,14 @@ def next_step(  # noqa: PLR0911 - one return a step
     """
     others = [copy for copy in copies if not job.held or copy.id != job.slurm_job_id]
     held = sorted(copy.id for copy in others if job.held and is_held(copy))
-    if free := [copy for copy in others if copy.id not in held]:
+    free = [copy for copy in others if copy.id not in held]
+    if isinstance(started_as, Unread) and len(free) != 1:
+        return Wait(started_as.why)
+    if free:
         first, *more = sorted(free, key=lambda copy: (copy.id != started_as, *_worst_last(copy)))
         mine = [job.slurm_job_id] if job.held and job.slurm_job_id is not None else []
         return Adopt(first.id, (*mine, *held, *(copy.id for copy in more)))
-    if started_as is not None and started_as != job.slurm_job_id and started_as not in held:
+    if isinstance(started_as, int) and started_as != job.slurm_job_id and started_as not in held:
         return Adopt(started_as, tuple(held) if job.slurm_job_id is None else (job.slurm_job_id, *held))
     if held and job.slurm_job_id is None:
         # Of a held submit the answer was lost as well; a first copy, which nothing holds, may still come.

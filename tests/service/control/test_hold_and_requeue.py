@@ -9,8 +9,9 @@ from lockstep_service.boundary import Application
 from lockstep_service.dispatch.reconcile import pass_on_cancels, reconcile
 from lockstep_service.dispatch.submit import submit_due
 from lockstep_service.dispatch.wanted import pass_on
+from lockstep_service.jobs import repository
 from lockstep_service.wire import now
-from lockstep_slurm.client.protocol import SlurmUnavailableError, Submission
+from lockstep_slurm.client.protocol import SlurmJob, SlurmUnavailableError, Submission
 from lockstep_slurm.job.identity import new_job_id
 
 from .conftest import URL, Json, Slurm, change, get, one_behind_another, post, until
@@ -186,6 +187,32 @@ class TestHoldJob:
         assert get(api, job)["held"]
         post(api, f"/{job['id']}/release")
         pass_on(app)
+        until(lambda: [found.state for found in slurm.queue()] != ["PENDING"])
+
+    def test_a_second_copy_that_is_released_while_it_is_looked_for_does_not_stay_held(
+        self, api: TestClient, app: Application, slurm: Slurm, job: Json, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def lost(_submission: Submission) -> int:
+            raise SlurmUnavailableError("connection timed out")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(slurm, "submit", lost)
+            submit_due(app)
+        post(api, f"/{job['id']}/hold")
+        look = slurm.find
+
+        def find(*names: str) -> list[SlurmJob]:
+            with app.database.reading() as session:
+                row = repository.get(session, job["id"])
+            if row is not None and row.lost_since is not None and row.user_hold:  # the look that makes the copy the job
+                post(api, f"/{job['id']}/release")
+            return look(*names)
+
+        monkeypatch.setattr(slurm, "find", find)
+        until(lambda: submit_due(app) == 1)
+        assert [found.reason for found in slurm.queue()] == ["JobHeldUser"]
+        assert (get(api, job)["held"], get(api, job)["wanted"]) == (False, "release")
+        assert pass_on(app) == 1
         until(lambda: [found.state for found in slurm.queue()] != ["PENDING"])
 
 

@@ -19,7 +19,7 @@ from lockstep_service.wire import now
 from lockstep_slurm.client.protocol import Submission
 from lockstep_slurm.job import library
 from lockstep_slurm.job.identity import slurm_name
-from lockstep_slurm.job.rundir import FOLDERS, LOGS
+from lockstep_slurm.job.rundir import FOLDERS, LOGS, begin_start, claim_file
 
 from .conftest import Json, Unreliable, row, submit_until_taken, until
 
@@ -117,6 +117,19 @@ class TestSubmit:
         submit_due(app)
         assert row(app, job).slurm_job_id is None
         submit_until_taken(app)
+        assert [known.id for known in slurm.find(slurm_name("digits", job["id"]))] == [row(app, job).slurm_job_id]
+
+    @pytest.mark.parametrize("claim", ['{"nodes": 7}', "[" * 60_000])
+    def test_a_claim_that_is_none_of_a_lost_job_keeps_no_other_from_being_submitted(
+        self, app: Application, slurm: Unreliable, api: TestClient, spec: Json, job: Json, claim: str
+    ) -> None:
+        slurm.lose_answers = 1
+        submit_due(app)
+        claim_file(begin_start(Path(row(app, job).run_dir)), 1).write_text(claim)
+        other = api.post("/api/v1/jobs", json=spec).json()
+        until(lambda: (submit_due(app), row(app, other).slurm_job_id is not None)[1])
+        # Of the lost one there is a single copy: whichever was started, that is the job.
+        until(lambda: (submit_due(app), row(app, job).slurm_job_id is not None)[1])
         assert [known.id for known in slurm.find(slurm_name("digits", job["id"]))] == [row(app, job).slurm_job_id]
 
     def test_a_lost_call_is_made_again_held_and_released(self, app: Application, slurm: Unreliable, job: Json) -> None:

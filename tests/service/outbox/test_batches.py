@@ -252,6 +252,27 @@ class TestSilence:
         assert rows(app, [job])[0].slurm_job_id == copy.id
         assert len(slurm.submits) == 1
 
+    def test_one_that_slurm_forgot_is_not_submitted_again_while_it_cannot_be_read_whether_it_has_trained(
+        self, app: Application, slurm: Queue, store: Store
+    ) -> None:
+        (job,) = store(1)
+        slurm.loses = 1
+        submit_due(app)
+        (copy,) = slurm.ours()
+        claim = Claim(attempt=1, fence=1, slurm_job_id=copy.id, restart_count=0, cluster="site", node="h", nodes=("h",),
+                      ranks=1, host="h", pid=1, claimed=1.0)  # fmt: skip
+        file = claim_file(begin_start(Path(rows(app, [job])[0].run_dir)), 1)
+        file.write_text(as_json(claim)[:-9])
+        slurm.find = lambda *_names: []  # type: ignore[method-assign]
+        tries = rows(app, [job])[0].submit_tries
+        turns_until(app, lambda: len(slurm.submits) > 1 or rows(app, [job])[0].submit_tries >= tries + 2)
+        (row,) = rows(app, [job])
+        assert (len(slurm.submits), row.phase, row.held) == (1, "accepted", False)
+        assert f"cannot be read ({file} is not JSON" in str(row.reason)
+        file.write_text(as_json(claim))
+        turns_until(app, lambda: rows(app, [job])[0].phase == "waiting")
+        assert (len(slurm.submits), rows(app, [job])[0].slurm_job_id) == (1, copy.id)
+
     def test_a_copy_whose_number_has_become_anothers_is_neither_cancelled_nor_released(
         self, app: Application, slurm: Queue, store: Store
     ) -> None:
