@@ -42,6 +42,15 @@ def spooled(run: Path) -> list[Json]:
     return sorted((json.loads(line) for line in lines), key=lambda one: (one["attempt"], one["rank"], one["seq"]))
 
 
+def end(app: Application, *hands: HandMadeRun) -> None:
+    """As the reconcile loop stores it."""
+    with app.database.writing() as session:
+        for hand in hands:
+            kept = jobs.lock(session, hand.id)
+            assert kept is not None
+            kept.phase = "ended badly"
+
+
 class TestReadSpools:
     def test_a_line_that_is_being_written_waits(
         self, app: Application, job: Json, run_of: Callable[[Json], HandMadeRun]
@@ -85,11 +94,7 @@ class TestReadSpools:
         odd.spool(odd.line(step=1, loss=7.25).replace(b"7.25", b"1e999"), odd.line(step=2))
         (odd.run / "spool" / "1" / "no\udcff.jsonl").write_bytes(odd.line(step=3))
         good.spool(good.line(step=1))
-        with app.database.writing() as session:
-            for hand in (odd, good):
-                kept = jobs.lock(session, hand.id)
-                assert kept is not None
-                kept.phase = "ended badly"
+        end(app, odd, good)
         ingest.unfinished(app, everything=True)
         assert [one["step"] for one in stored(app, odd.id)] == [2]
         assert stored(app, good.id) == spooled(good.run)
@@ -120,11 +125,7 @@ class TestReadSpools:
         )
         assert answer.status_code == 200
         good.spool(good.line(step=1))
-        with app.database.writing() as session:
-            for hand in (odd, good):
-                kept = jobs.lock(session, hand.id)
-                assert kept is not None
-                kept.phase = "ended badly"
+        end(app, odd, good)
         ingest.unfinished(app, everything=True)
         assert stored(app, good.id) == spooled(good.run)
         with app.database.reading() as session:

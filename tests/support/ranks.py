@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lockstep_slurm.job.rundir import spool_files
+from lockstep_worker.world import World, from_slurm
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,3 +112,13 @@ def task(
         "SLURM_NODEID": str(node),
         "SLURMD_NODENAME": f"node{node + 1}",
     }
+
+
+def told(*masks: Sequence[int]) -> list[dict[str, Any]]:
+    """What the wrappers of a node tell each other of the CPUs that each was given, by local rank."""
+    return [{"rank": n, "local_rank": n, "pid": n + 1, "granted": list(mask)} for n, mask in enumerate(masks)]
+
+
+def slurms(local_rank: int, per_node: int = 2) -> World:
+    """The world of a rank of a job on one node, as Slurm tells it."""
+    return from_slurm(task(local_rank, nodes=1, per_node=per_node))

@@ -17,6 +17,17 @@ from lockstep_slurm.job.identity import new_job_id
 from .conftest import URL, Json, Slurm, change, get, one_behind_another, post, until
 
 
+def submitted_in_vain(app: Application, slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn whose submit never reaches Slurm, of which nobody can know that."""
+
+    def lost(_submission: Submission) -> int:
+        raise SlurmUnavailableError("connection timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slurm, "submit", lost)
+        submit_due(app)
+
+
 @pytest.mark.parametrize("verb", ["hold", "release", "requeue"])
 class TestAnyControl:
     def test_anonymous(self, browser: TestClient, job: Json, verb: str) -> None:
@@ -175,12 +186,7 @@ class TestHoldJob:
     def test_a_second_copy_that_its_owner_wants_held_stays_held(
         self, api: TestClient, app: Application, slurm: Slurm, job: Json, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def lost(_submission: Submission) -> int:
-            raise SlurmUnavailableError("connection timed out")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(slurm, "submit", lost)
-            submit_due(app)
+        submitted_in_vain(app, slurm, monkeypatch)
         post(api, f"/{job['id']}/hold")
         until(lambda: submit_due(app) == 1)
         assert [found.reason for found in slurm.queue()] == ["JobHeldUser"]
@@ -192,12 +198,7 @@ class TestHoldJob:
     def test_a_second_copy_that_is_released_while_it_is_looked_for_does_not_stay_held(
         self, api: TestClient, app: Application, slurm: Slurm, job: Json, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def lost(_submission: Submission) -> int:
-            raise SlurmUnavailableError("connection timed out")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(slurm, "submit", lost)
-            submit_due(app)
+        submitted_in_vain(app, slurm, monkeypatch)
         post(api, f"/{job['id']}/hold")
         look = slurm.find
 
