@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from lockstep_slurm.job.rundir import Exit, as_json, claim_file, exit_file
 from support.lockstep import Lockstep
@@ -127,7 +126,7 @@ def elsewhere() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"<!doctype html><title>elsewhere</title>")
 
-        def log_message(self, format: str, *arguments: Any) -> None:
+        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base's name
             """Says nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
@@ -156,7 +155,11 @@ ATTEMPTS = """async ([url, job]) => {
     await attempt("sign out", "/api/v1/session", {method: "DELETE"});
     told.frame = await new Promise((done) => {
         const frame = document.createElement("iframe");
-        frame.onload = () => { let inside = null; try { inside = frame.contentDocument; } catch {} done(inside === null); };
+        frame.onload = () => {
+            let inside = null;
+            try { inside = frame.contentDocument; } catch {}
+            done(inside === null);
+        };
         frame.src = url; document.body.append(frame);
     });
     told.stream = await new Promise((done) => {
