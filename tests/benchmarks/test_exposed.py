@@ -41,7 +41,8 @@ from benchmarks.exposing.hosts import as_rate
 from benchmarks.kept import Kept
 from benchmarks.report import interval
 from lockstep_slurm.cluster.hosts import bits_per_second
-from lockstep_worker.gradients.order import Timing, lateness, schedule
+from lockstep_worker.gradients.order import Timing, schedule
+from support.gradients.lateness import lateness
 
 BACKWARD = 2.0
 """Seconds of the backward pass in what is drawn."""

@@ -58,7 +58,6 @@ def isolation() -> None:
     assert large >= (1 << 19) / 4e6
     assert small < large
     assert 2e6 < found.bytes_per_s < 5e6, found  # less latency, which overlaps with this link's time
-    assert found.seconds(1 << 20) > 0.9 * (1 << 20) / 4e6
     # The small piece takes 16 ms, and there is time for it; the large one 131 ms, eight times as long.
     brief = measure(link, sizes, name="isolation.brief", seconds=0.5 if hvd.rank() else 0.12)
     assert brief.piece_bytes == (1 << 16,), brief

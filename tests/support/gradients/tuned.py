@@ -16,7 +16,7 @@ from torch.nn import functional
 import lockstep
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.tcp import TcpTransport
-from lockstep_worker.gradients.transport import HorovodTransport, Transport, name_of
+from lockstep_worker.gradients.transport import HorovodTransport, Transport, transport_name
 from support.gradients import models
 from support.gradients.training import Case, Run, backward, equal_on_all_ranks, ordinary_step, raises
 
@@ -114,7 +114,7 @@ def tuned() -> None:
         assert seen[:5] == [None] * 5
         assert shared(seen)
         plan, why = seen[-1]["plan"], seen[-1]["why"]
-        assert seen[-1]["transport"] == name_of(transport)
+        assert seen[-1]["transport"] == transport_name(transport)
         assert seen[-1]["ranks"] == hvd.size()
         assert plan["piece_bytes"] >= 1 << 20, seen[-1]
         assert "of 4 plans tried" in why, why

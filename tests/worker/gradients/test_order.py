@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockstep_worker.gradients.link import Link
-from lockstep_worker.gradients.order import Timing, lateness, schedule
+from lockstep_worker.gradients.order import Timing, schedule
 from lockstep_worker.gradients.pieces import HEADER, Size, lay_out
 from lockstep_worker.gradients.plan import Measured, Plan, first_plan, measured_plan
+from support.gradients.lateness import lateness
 
 sizes = st.lists(
     st.builds(

@@ -15,8 +15,8 @@ import torch
 
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.exchange import Exchange
-from lockstep_worker.gradients.tcp import AT_ONCE, HEADER, TcpTransport
-from lockstep_worker.gradients.transport import name_of
+from lockstep_worker.gradients.tcp import AT_ONCE, MESSAGE, TcpTransport
+from lockstep_worker.gradients.transport import transport_name
 from support.gradients.threads import BaseOfRank, on_ranks
 
 
@@ -169,7 +169,7 @@ def test_a_rank_that_ends_before_it_has_read_everything_is_noticed() -> None:
         peer.connection.setblocking(True)
         begun = transport._new.popleft()
         for kind, share in ((0, begun.share(0)), (1, begun.share(1))):
-            peer.connection.sendall(HEADER.pack(0, len(share), begun.check, kind))
+            peer.connection.sendall(MESSAGE.pack(0, len(share), begun.check, kind))
             peer.connection.sendall(share)
         peer.connection.shutdown(socket.SHUT_WR)
         heard.wait(60)
@@ -241,7 +241,7 @@ def test_bfloat16_is_refused() -> None:
         transport.check(torch.float32)
         with pytest.raises(GradientError, match=r"gradients of torch\.bfloat16 are not averaged over TCP"):
             transport.check(torch.bfloat16)
-        assert name_of(transport) == "tcp"
+        assert transport_name(transport) == "tcp"
 
     assert over_tcp(1, run) == [None]
 

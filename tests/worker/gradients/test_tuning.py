@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from lockstep_worker.gradients.drift import TWICE, Drift
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.link import LATENCY, Link, fit
-from lockstep_worker.gradients.order import Timing, arrivals, lateness, schedule
+from lockstep_worker.gradients.order import Timing, arrivals, schedule
 from lockstep_worker.gradients.pieces import Size, lay_out
 from lockstep_worker.gradients.plan import Measured, Plan, measured_plan
 from lockstep_worker.gradients.recorded import document_of, plan_of, record_of
 from lockstep_worker.gradients.trials import CHANCE, PAIRS, Choice, Trials, confirmed, looks_best, wins_wanted
 from lockstep_worker.gradients.tuning import Costs, candidates, exposed
+from support.gradients.lateness import lateness
 
 MIB = 1 << 20
 SIZES = [Size(MIB // 4, 4, "float32")] * 24

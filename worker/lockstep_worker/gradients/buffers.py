@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lockstep_worker.gradients.dtypes import dtype_name
 from lockstep_worker.gradients.pieces import CONTROL, DRIFT, HEADER, Layout, Size
 
 LEAST_ITEM = 4
@@ -17,23 +18,23 @@ class Buffers:
     """One flat tensor per dtype, zeros at first. Parameters are known by their numbers in ``parameters``."""
 
     def __init__(self, parameters: Sequence[Tensor], layout: Layout) -> None:
-        dtypes = {name_of(one.dtype): one.dtype for one in parameters}
+        dtypes = {dtype_name(one.dtype): one.dtype for one in parameters}
         flat = {name: torch.zeros(length, dtype=dtypes[name]) for name, length in layout.lengths.items()}
         self._flat = flat
         self.cut(layout)
         self.views: Mapping[int, Tensor] = {
-            number: _view(flat[name_of(parameters[number].dtype)], start, parameters[number])
+            number: _view(flat[dtype_name(parameters[number].dtype)], start, parameters[number])
             for number, start in layout.starts.items()
         }
         self._flags = {
-            number: flat[name_of(parameters[number].dtype)][at : at + 1] for number, at in layout.flags.items()
+            number: flat[dtype_name(parameters[number].dtype)][at : at + 1] for number, at in layout.flags.items()
         }
         self._headers = [
             (flat[name], torch.tensor([at for number, at in layout.flags.items() if _is(parameters[number], name)]))
             for name in flat
         ]
         first = next(iter(layout.flags))
-        dtype = name_of(parameters[first].dtype)
+        dtype = dtype_name(parameters[first].dtype)
         self._first = flat[dtype].numpy()
         """The same memory: NumPy is a tenth of torch's price for a few elements."""
         words = flat[dtype][layout.flags[first] :]
@@ -97,16 +98,11 @@ class Buffers:
 
 def size_of(parameter: Tensor) -> Size:
     """A parameter as a layout sees it."""
-    return Size(parameter.numel(), parameter.element_size(), name_of(parameter.dtype))
-
-
-def name_of(dtype: torch.dtype) -> str:
-    """``float32``."""
-    return str(dtype).removeprefix("torch.")
+    return Size(parameter.numel(), parameter.element_size(), dtype_name(parameter.dtype))
 
 
 def _is(parameter: Tensor, dtype: str) -> bool:
-    return name_of(parameter.dtype) == dtype
+    return dtype_name(parameter.dtype) == dtype
 
 
 def _view(flat: Tensor, start: int, parameter: Tensor) -> Tensor:

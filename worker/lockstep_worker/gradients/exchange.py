@@ -49,10 +49,11 @@ class Exchange:
         self._buffers: Sequence[Tensor] = ()
         self._names: Sequence[str] = ()
         self._order: Sequence[int] = ()
-        self._counts: Sequence[int] = ()
+        self._tensors: Sequence[int] = ()
+        """By piece: tensors in it."""
         self._credit = 1
         self._missing: list[int] = []
-        """By piece: tensors in it that are not ready."""
+        """By piece: those of them that are not ready."""
         self._completed = bytearray()
         self._left = 0
         self._bytes = 0
@@ -77,11 +78,11 @@ class Exchange:
         self._thread.start()
 
     def adopt(
-        self, buffers: Sequence[Tensor], names: Sequence[str], order: Sequence[int], counts: Sequence[int], credit: int
+        self, buffers: Sequence[Tensor], names: Sequence[str], order: Sequence[int], tensors: Sequence[int], credit: int
     ) -> None:
         """Takes new pieces: their buffers and names, their order, the tensors in each, how many may be under way."""
         with self._lock:
-            self._buffers, self._names, self._order, self._counts = buffers, names, order, counts
+            self._buffers, self._names, self._order, self._tensors = buffers, names, order, tensors
             self._credit = credit
             self._bytes = sum(one.numel() * one.element_size() for one in buffers)
             self._missing, self._completed = [], bytearray(b"\1" * len(buffers))
@@ -98,13 +99,13 @@ class Exchange:
             self._raise()
             if self._left:
                 raise GradientError(f"a step began while {self._left} pieces of the one before were under way")
-            self._missing = list(self._counts)
-            self._completed = bytearray(len(self._counts))
-            self._left = len(self._counts)
+            self._missing = list(self._tensors)
+            self._completed = bytearray(len(self._tensors))
+            self._left = len(self._tensors)
             self._next = 0
             self.counters.bytes += self._bytes
-            self.issued_at = [0.0] * len(self._counts)
-            self.completed_at = [0.0] * len(self._counts)
+            self.issued_at = [0.0] * len(self._tensors)
+            self.completed_at = [0.0] * len(self._tensors)
 
     def ready(self, pieces: Iterable[int]) -> None:
         """One tensor with elements in these pieces will not change any more."""

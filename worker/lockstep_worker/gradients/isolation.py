@@ -40,10 +40,6 @@ class Isolation:
     bytes_per_s: float
     """Of the largest size, without the latency where that is the smaller part; 0.0 where nothing was measured."""
 
-    def seconds(self, size: int) -> float:
-        """What a piece of ``size`` bytes takes alone."""
-        return self.latency_s + (size / self.bytes_per_s if self.bytes_per_s > 0 else 0.0)
-
 
 def measure(transport: Transport, sizes: Sequence[int], *, name: str, seconds: float = SECONDS) -> Isolation:
     """Averages pieces of these sizes (bytes, alike on all ranks), one after another, and times them.

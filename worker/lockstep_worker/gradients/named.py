@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lockstep_worker.gradients import guards
-from lockstep_worker.gradients.buffers import name_of
+from lockstep_worker.gradients.dtypes import dtype_name
 from lockstep_worker.gradients.errors import GradientError
 
 
@@ -38,6 +38,6 @@ def describe(names: Sequence[str], parameters: Sequence[Tensor]) -> list[list[An
     """Name, shape, strides and dtype of each, in plain values."""
     with guards.untouched():
         return [
-            [name, list(one.shape), list(one.stride()), name_of(one.dtype)]
+            [name, list(one.shape), list(one.stride()), dtype_name(one.dtype)]
             for name, one in zip(names, parameters)  # noqa: B905 - Python 3.9
         ]

@@ -31,7 +31,7 @@ from lockstep_worker.gradients.named import describe, names_of
 from lockstep_worker.gradients.pieces import HEADER
 from lockstep_worker.gradients.recorded import of_another_run, plan_of
 from lockstep_worker.gradients.reducer import Reducer
-from lockstep_worker.gradients.transport import Transport, give_back, name_of, open_transport
+from lockstep_worker.gradients.transport import Transport, give_back, open_transport, transport_name
 
 _numbers = itertools.count()
 
@@ -106,7 +106,8 @@ class DistributedOptimizer(Optimizer):
             recorded = plan_of(tuning, describe(names, parameters), [size_of(one) for one in parameters])
         name = f"lockstep.{next(_numbers)}"
         carrier = open_transport(transport, name)
-        if tuning is not None and (other := of_another_run(tuning, transport=name_of(carrier), ranks=carrier.size)):
+        kind = transport_name(carrier)
+        if tuning is not None and (other := of_another_run(tuning, transport=kind, ranks=carrier.size)):
             recorded = None
             if carrier.rank == 0 and carrier.size > 1:
                 print(f"lockstep: the tuning was made with {other}; it is measured anew", file=sys.stderr)

@@ -29,7 +29,7 @@ from lockstep_worker.gradients.pieces import Size
 from lockstep_worker.gradients.plan import FUSED_CREDIT, LEAST_PIECE_BYTES, Plan, compare, first_plan
 from lockstep_worker.gradients.recorded import document_of, record_of
 from lockstep_worker.gradients.timing import Stopwatch
-from lockstep_worker.gradients.transport import Driven, Transport, name_of
+from lockstep_worker.gradients.transport import Driven, Transport, transport_name
 from lockstep_worker.gradients.trials import PAIRS, ROUNDS, Trials
 from lockstep_worker.gradients.tuning import OTHERS_CPU, SECOND_PIECE, Costs, candidates
 
@@ -123,7 +123,7 @@ class Planner:
         return self.plan is None or not self.plan.measured
 
     @property
-    def counts(self) -> bool:
+    def keeps(self) -> bool:
         """Whether what is measured now is kept: a step's pieces, and, once it has ended, the next first uses."""
         return self.measuring and self._steps > 0
 
@@ -226,7 +226,7 @@ class Planner:
         self.document = document_of(
             plan,
             describe(self._names, self._parameters),
-            transport=name_of(self._transport),
+            transport=transport_name(self._transport),
             ranks=self._transport.size,
             cycle_time_ms=_cycle_time_ms(self._transport),
             slice_us=self._slice_us(),
@@ -283,4 +283,4 @@ def _mark(plan: Plan) -> int:
 
 def _cycle_time_ms(transport: Transport) -> float | None:
     """Horovod's pause between two looks at what is to be sent, which it reads once, when it starts; else None."""
-    return float(os.environ.get("HOROVOD_CYCLE_TIME", "1")) if name_of(transport) == "horovod" else None
+    return float(os.environ.get("HOROVOD_CYCLE_TIME", "1")) if transport_name(transport) == "horovod" else None

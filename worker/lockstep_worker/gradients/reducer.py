@@ -79,7 +79,7 @@ class Reducer:
         """Seconds that the training had waited when this step began."""
         self._watch = Stopwatch()
         for one in self._parameters:
-            self._own(one)
+            self._claim(one)
         self._exchange = Exchange(transport)
         self.counters = self._exchange.counters
         self.planner = Planner(
@@ -172,7 +172,7 @@ class Reducer:
         """All is averaged and settled."""
         assert self._buffers is not None
         issued, completed = self._exchange.issued_at, self._exchange.completed_at
-        if self.planner.counts:
+        if self.planner.keeps:
             self._watch.sent(self._buffers.pieces, issued, completed)
         self._wanted_by = self._buffers.share_that_wants()
         self.counters.end(self._buffers, self.transport.size)
@@ -206,7 +206,7 @@ class Reducer:
 
     def watch_first_uses(self) -> None:
         """For the next plan."""
-        if self.planner.counts:
+        if self.planner.keeps:
             self._watch.watch((slot.number, slot.parameter) for slot in self.slots)
 
     def catch_up(self, *, agreed: bool) -> None:
@@ -252,7 +252,7 @@ class Reducer:
         Where one has not, all find out, since it is told as whatever a rank's plan lacks, with a step's own pieces.
         """
         for name, parameter in named:
-            self._own(parameter)
+            self._claim(parameter)
             self._names.append(name)
             self._parameters.append(parameter)
         self._hook()
@@ -275,7 +275,7 @@ class Reducer:
         self._handles.clear()
         return self._exchange.close(seconds)
 
-    def _own(self, parameter: Tensor) -> None:
+    def _claim(self, parameter: Tensor) -> None:
         """Raises ``GradientError`` if it cannot be exchanged, or is by another optimizer."""
         self.transport.check(parameter.dtype)
         known = _owners.get(id(parameter))

@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from lockstep_worker.gradients.connections import connect_all
+from lockstep_worker.gradients.dtypes import check_averaged
 from lockstep_worker.gradients.errors import GradientError
 
-HEADER = struct.Struct("<QQII")
-"""Of a message: the piece's number, the bytes that follow, the checksum of its name, what they are."""
+MESSAGE = struct.Struct("<QQII")
+"""What a message begins with: the piece's number, the bytes that follow, the checksum of its name, what they are."""
 SHARE, AVERAGE = range(2)
 """A contribution to the receiver's share, or the sender's share as it is averaged."""
 AT_ONCE = 1 << 19
@@ -78,7 +79,7 @@ class _Peer:
         self.outgoing: deque[tuple[list[Bytes], _Piece]] = deque()
         self.watched = select.EPOLLIN
         self.lowat = 1
-        self.header = bytearray(HEADER.size)
+        self.header = bytearray(MESSAGE.size)
         self.have = 0
         """Bytes of the header, or of the body once that is known."""
         self.body: Bytes | None = None
@@ -135,13 +136,12 @@ class TcpTransport:
         for peer in self._peers.values():
             # The kernel makes room for as much as it has to wait for.
             peer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, WINDOW)
-            self._wait_for(peer, HEADER.size)
+            self._wait_for(peer, MESSAGE.size)
             self._epoll.register(peer.connection, peer.watched)
 
     def check(self, dtype: torch.dtype) -> None:
         """What NumPy can add."""
-        if dtype not in (torch.float32, torch.float64, torch.float16):
-            raise GradientError(f"gradients of {dtype} are not averaged over TCP; keep the parameters in float32")
+        check_averaged(dtype, "TCP")
 
     def gather(self, fact: Any) -> list[Any]:  # noqa: ANN401
         """By ``base``."""
@@ -283,7 +283,7 @@ class TcpTransport:
     def _post(self, peer: _Peer, piece: _Piece, kind: int, body: Bytes) -> None:
         if peer.gone:
             raise GradientError(f"rank {peer.rank} has ended, and this rank has gradients to exchange with it")
-        header = HEADER.pack(piece.number, len(body), piece.check, kind)
+        header = MESSAGE.pack(piece.number, len(body), piece.check, kind)
         peer.outgoing.append(([memoryview(header), body], piece))
         if len(peer.outgoing) == 1:
             self._send(peer)
@@ -315,25 +315,25 @@ class TcpTransport:
         while True:
             body = peer.body
             if body is None:
-                wanted = HEADER.size - peer.have
+                wanted = MESSAGE.size - peer.have
                 got = self._read(peer, [memoryview(peer.header)[peer.have :]])
             else:
                 left = body[peer.have :]
-                wanted = len(left) + HEADER.size
+                wanted = len(left) + MESSAGE.size
                 got = self._read(peer, [left, memoryview(peer.header)])
             if got == 0:
                 break
             peer.have += got
             if body is None:
-                if peer.have == HEADER.size:
+                if peer.have == MESSAGE.size:
                     self._expect(peer)
             elif peer.have >= len(body):
                 self._received(peer)
-                if peer.have == HEADER.size:
+                if peer.have == MESSAGE.size:
                     self._expect(peer)
             if got < wanted:
                 break
-        self._wait_for(peer, HEADER.size - peer.have if peer.body is None else len(peer.body) - peer.have)
+        self._wait_for(peer, MESSAGE.size - peer.have if peer.body is None else len(peer.body) - peer.have)
 
     def _read(self, peer: _Peer, into: list[Bytes]) -> int:
         """Bytes; 0 where there are none at present, or never again."""
@@ -352,7 +352,7 @@ class TcpTransport:
 
     def _expect(self, peer: _Peer) -> None:
         """A header is complete: where its body goes."""
-        number, size, check, kind = HEADER.unpack(peer.header)
+        number, size, check, kind = MESSAGE.unpack(peer.header)
         peer.have = 0
         if kind == AVERAGE:
             piece = self._pieces.get(number)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lockstep_worker import slices
+from lockstep_worker.gradients.dtypes import check_averaged
 from lockstep_worker.gradients.errors import GradientError
 from lockstep_worker.gradients.tcp import TcpTransport
 
@@ -91,9 +92,8 @@ class HorovodTransport:
         self.size: int = hvd.size()
 
     def check(self, dtype: torch.dtype) -> None:
-        """Horovod 0.28.1 sums these; it knows no bfloat16."""
-        if dtype not in (torch.float32, torch.float64, torch.float16):
-            raise GradientError(f"Horovod sums no gradients of {dtype}; keep the parameters in float32")
+        """What Horovod can sum."""
+        check_averaged(dtype, "Horovod")
 
     def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> int:  # noqa: ARG002
         """Hands the buffer to Horovod's own thread."""
@@ -155,8 +155,7 @@ class GlooTransport:
 
     def check(self, dtype: torch.dtype) -> None:
         """What NumPy can scale; Gloo itself also sums bfloat16."""
-        if dtype not in (torch.float32, torch.float64, torch.float16):
-            raise GradientError(f"gradients of {dtype} are not averaged over Gloo; keep the parameters in float32")
+        check_averaged(dtype, "Gloo")
 
     def start(self, buffer: Tensor, name: str, landed: Callable[[], None]) -> Any:  # noqa: ANN401, ARG002
         """Queues it in the group."""
@@ -224,7 +223,7 @@ def over_tcp(name: str) -> TcpTransport:
     return TcpTransport(base)
 
 
-def name_of(transport: Transport) -> str:
+def transport_name(transport: Transport) -> str:
     """``horovod``, ``gloo``, ``tcp``, or the class of one's own."""
     if isinstance(transport, TcpTransport):
         return "tcp"
