@@ -30,6 +30,11 @@ from lockstep_worker.gradients.transport import PATIENCE
 from support import disks
 
 
+def threads() -> set[str]:
+    """The ids of this process's threads."""
+    return {entry.name for entry in Path("/proc/self/task").iterdir()}
+
+
 def train(folder: Path, total: int, *, every: int = 3, keep: int = 2, fails_at: int | None = None) -> list[float]:
     """The losses of the steps that this start makes."""
     torch.manual_seed(1)
@@ -179,6 +184,21 @@ class TestTrouble:
         try:
             group = TorchRanks()._group
             assert group._get_backend(torch.device("cpu")).options._timeout == PATIENCE
+        finally:
+            dist.destroy_process_group()
+
+    def test_over_torch_no_thread_of_its_own_is_left_to_meet_the_end_of_python(self, tmp_path: Path) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+        try:
+            before = threads()
+            ranks = TorchRanks()
+            assert ranks.gather(b"told") == [b"told"]
+            ranks.begin_sum([1, 2])
+            assert ranks.end_sum() == [1, 2]
+            assert threads() > before
+            ranks.end()
+            assert threads() == before
+            ranks.end()
         finally:
             dist.destroy_process_group()
 

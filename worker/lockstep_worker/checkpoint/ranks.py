@@ -39,6 +39,9 @@ class Ranks(Protocol):
     def end_sum(self) -> list[int]:
         """The sums that were begun; waits, where they are not there yet."""
 
+    def end(self) -> None:
+        """Gives back what was made for this alone; nothing is under way, and nothing is asked any more."""
+
 
 def agreed(ranks: Ranks, ask: Callable[[], str]) -> list[str]:
     """What each rank has to say, by rank.
@@ -75,6 +78,9 @@ class Alone:
         """Its own."""
         return self._counts
 
+    def end(self) -> None:
+        """Has nothing to give back."""
+
 
 class HorovodRanks:
     """Over Horovod's global process set."""
@@ -106,6 +112,9 @@ class HorovodRanks:
         """Waits without spinning."""
         handle, self._under_way = self._under_way, None
         return [] if handle is None else [int(one) for one in self._wait(handle).tolist()]
+
+    def end(self) -> None:
+        """Horovod is the training's own."""
 
     def _wait(self, handle: int) -> Tensor:
         while not self._hvd.poll(handle):
@@ -149,6 +158,16 @@ class TorchRanks:
             return []
         under_way[0].wait()
         return [int(one) for one in under_way[1].tolist()]
+
+    def end(self) -> None:
+        """Ends the group, which waits for its threads.
+
+        One of them may still let go of the last collective's tensors, and a thread that does while Python ends aborts
+        the process (torch 2.13): a training that was saved would have failed.
+        """
+        group, self._group = self._group, None
+        if group is not None and self._dist.is_initialized():  # else it has ended with the training's own
+            self._dist.destroy_process_group(group)
 
 
 def all_ranks() -> Ranks:

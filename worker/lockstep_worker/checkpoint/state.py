@@ -136,6 +136,7 @@ class State:
         self._is_open = False
         self._ranks.end_sum()
         self._leave()
+        self._ranks.end()
         self._heed_the_fence()
 
     def __enter__(self) -> State:  # noqa: PYI034 - Python 3.9 has no Self
@@ -362,6 +363,7 @@ class State:
             self._heed_the_fence()
         last = self._saver.last if self._saver is not None else None
         told = self._ranks.gather(str(last.step).encode() if last is not None else b"")[0].decode()
+        self._ranks.end()
         if self._told is not None:
             self._told.ignore()
         if self._ranks.rank == 0:

@@ -134,7 +134,7 @@ def timings_of(layout: Layout, sizes: Sequence[Size], measured: Measured) -> lis
 
 def compare(first: dict[str, Any], other: dict[str, Any], rank: int) -> None:
     """Raises ``GradientError``, on all ranks alike, where the ranks cannot exchange."""
-    for name in ("piece_bytes", "credit", "defer", "tuning"):
+    for name in ("piece_bytes", "credit", "defer"):
         if first[name] != other[name]:
             raise GradientError(f"{name} is {first[name]} on rank 0 and {other[name]} on rank {rank}; it has to be one")
     ours, theirs = first["parameters"], other["parameters"]

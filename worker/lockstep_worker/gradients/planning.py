@@ -7,11 +7,9 @@ rank reads alike, where a rank has found that its steps are no longer what they 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,7 +43,7 @@ class Planner:
     """Of one rank. ``names`` and ``parameters`` are the reducer's own lists: they may grow.
 
     ``asked``: what is given by hand, ``None`` for what is to be tuned; compared between the ranks. ``recorded``: a
-    plan that is used as it is. ``piece_cpu``: seconds of the training's core that a piece has cost so far.
+    plan that is used as it is, where rank 0 has it. ``piece_cpu``: seconds of the training's core that a piece has cost so far.
     ``slice_us``: of the exchange's thread, to be recorded.
     """
 
@@ -72,7 +70,7 @@ class Planner:
         self._transport = transport
         self._names = names
         self._parameters = parameters
-        self._asked = {**asked, "tuning": None if recorded is None else _mark(recorded)}
+        self._asked = asked
         self._recorded = recorded
         self._watch = watch
         self._piece_cpu = piece_cpu
@@ -274,11 +272,6 @@ class Planner:
     def _requires(self) -> list[bool]:
         with guards.untouched():
             return [one.requires_grad for one in self._parameters]
-
-
-def _mark(plan: Plan) -> int:
-    """Tells one plan from another."""
-    return zlib.crc32(json.dumps(plan.as_json()).encode())
 
 
 def _cycle_time_ms(transport: Transport) -> float | None:
