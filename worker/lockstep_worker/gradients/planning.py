@@ -43,8 +43,8 @@ class Planner:
     """Of one rank. ``names`` and ``parameters`` are the reducer's own lists: they may grow.
 
     ``asked``: what is given by hand, ``None`` for what is to be tuned; compared between the ranks. ``recorded``: a
-    plan that is used as it is, where rank 0 has it. ``piece_cpu``: seconds of the training's core that a piece has cost so far.
-    ``slice_us``: of the exchange's thread, to be recorded.
+    plan that is used as it is, where rank 0 has it. ``piece_cpu``: seconds of the training's core that a piece has cost
+    so far. ``slice_us``: of the exchange's thread, to be recorded.
     """
 
     def __init__(
