@@ -163,6 +163,13 @@ class _OwnClusters:
             self.infos[version] = _bring_up(self.parent / version)
         return self.infos[version]
 
+    def give_up(self, version: str) -> None:
+        """Takes it down; who asks for it next has a new one, which has forgotten nothing yet."""
+        del self.infos[version]
+        self.forgotten = {one: job for one, job in self.forgotten.items() if columns.version(one) != version}
+        down(self.parent / version)
+        shutil.rmtree(self.parent / version)
+
 
 @pytest.fixture(scope="package")
 def own_clusters() -> Iterator[_OwnClusters]:
@@ -189,11 +196,18 @@ def own_command_cluster(own_cluster: OwnCluster) -> OwnCluster:
 
 
 @pytest.fixture
-def own_desk(own_cluster: OwnCluster, tmp_path: Path) -> Iterator[Desk]:
-    """The column's client at the tests' own cluster."""
+def own_desk(own_cluster: OwnCluster, own_clusters: _OwnClusters, tmp_path: Path) -> Iterator[Desk]:
+    """The column's client at the tests' own cluster.
+
+    One that does not end a test's jobs is not given to the next test, which would fail by the same.
+    """
     desk = Desk(own_cluster.client(), tmp_path, own_cluster.info.slurm_conf)
     yield desk
-    desk.clear()
+    try:
+        desk.clear()
+    except BaseException:
+        own_clusters.give_up(columns.version(own_cluster.column))
+        raise
 
 
 @pytest.fixture
