@@ -22,14 +22,15 @@ WHOLE = "#SBATCH --exclusive --nodes=1 --partition="
 class TestSuspending:
     def test_a_suspended_job_keeps_its_node_and_can_be_resumed_and_cancelled(self, own_desk: Desk) -> None:
         before, pid = _running(own_desk)
-        own_desk.scontrol("suspend", str(before.id))
+        _suspend(own_desk, before, pid)
         suspended = own_desk.in_state(before.id, "SUSPENDED")
         assert suspended == replace(before, state="SUSPENDED")
         assert own_desk.client.find(before.name) == [suspended]
         assert _runs(own_desk, before) == []
         own_desk.scontrol("resume", str(before.id))
         assert own_desk.in_state(before.id, "RUNNING") == before
-        own_desk.scontrol("suspend", str(before.id))
+        until(lambda: not _is_stopped(pid), "its process to go on")
+        _suspend(own_desk, before, pid)
         own_desk.in_state(before.id, "SUSPENDED")
         own_desk.client.cancel(before.id)
         until(lambda: not _is_there(pid), "the end of its process")
@@ -129,6 +130,15 @@ def _running(desk: Desk, header: str = "") -> tuple[SlurmJob, int]:
     return until(look, "the job to run, and no more than that"), int((desk.folder / "pid").read_text())
 
 
+def _suspend(desk: Desk, job: SlurmJob, pid: int) -> None:
+    """Suspends it, and waits for what the queue does not tell: that the node has done so.
+
+    A node that is asked for the next thing before may do the two in the other order, and keep what it was to end.
+    """
+    desk.scontrol("suspend", str(job.id))
+    until(lambda: _is_stopped(pid), "its process to stop")
+
+
 def _check_queued_again(desk: Desk, before: SlurmJob, ended: str) -> None:
     """The same job waits for its second run, and there is one record, of the first: ``ended``."""
     job = desk.in_state(before.id, "PENDING")
@@ -181,6 +191,10 @@ def _down(cluster: OwnCluster, desk: Desk, node: str) -> Iterator[None]:
         finally:
             desk.scontrol("update", f"nodename={node}", "state=resume")
     until(lambda: [(one.state, one.flags) for one in desk.client.nodes()] == [("IDLE", ())], "the node is back")
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _is_there(pid: int) -> bool:
